@@ -1,0 +1,22 @@
+"""Servers that every room's tests share: one embedded Valkey a session, emptied before each test."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from feature_store.embedded import EmbeddedValkey
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey_url(valkey_server: EmbeddedValkey) -> str:
+    """URL of a Valkey that holds nothing."""
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server.url
