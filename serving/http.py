@@ -1,0 +1,140 @@
+"""The HTTP front of every application: one guard around a FastAPI app.
+
+In: a `Replica` and a body limit. Out: an app with `/healthz` and `/readyz`, to which a room adds
+routes (one equal to the prefix is declared as ""). The guard gives each request an id, checks
+the bearer key, bounds the body, turns errors into RFC 9457 problems (under `/v2` into the
+protocol's `{"error"}`), counts and logs. Rooms name a route's scope with `requires`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from serving import auth, logs
+from serving.errors import (
+    InvalidRequestError,
+    ServingError,
+    TransportError,
+    UnsupportedMediaTypeError,
+)
+from serving.guard import KEY, PROBLEM, Guard, error_response
+from serving.replica import Replica
+
+PUBLIC = frozenset({"/healthz", "/readyz"})
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+async def _always_ready() -> None:
+    return None
+
+
+def create_app(
+    replica: Replica,
+    *,
+    body_limit_bytes: int,
+    ready: Callable[[], Awaitable[None]] = _always_ready,
+    public: frozenset[str] = frozenset(),
+) -> FastAPI:
+    """The app of one application.
+
+    `ready` raises a ServingError while the application cannot answer. `public`: paths below
+    the prefix that need no key, beside `/healthz` and `/readyz`.
+    """
+    app = FastAPI(title=f"Tessera {replica.application}", redoc_url=None, redirect_slashes=False)
+    app.add_exception_handler(ServingError, _on_error(replica, lambda e: e))
+    app.add_exception_handler(HTTPException, _on_error(replica, _from_http))
+    app.add_exception_handler(RequestValidationError, _on_error(replica, _from_validation))
+    app.add_middleware(
+        Guard, replica=replica, body_limit_bytes=body_limit_bytes, public=PUBLIC | public
+    )
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    async def readyz() -> dict[str, str]:
+        await ready()
+        return {"status": "ready"}
+
+    return app
+
+
+def requires(scope: auth.Scope) -> Any:
+    """A route dependency: the caller's key must have `scope`."""
+
+    async def check(request: Request) -> None:
+        auth.check_scope(request.scope[KEY], scope)
+
+    return Depends(check)
+
+
+def check_content_type(request: Request, expected: str) -> None:
+    """UnsupportedMediaTypeError unless the request's content type is `expected`."""
+    found = request.headers.get("content-type", "")
+    if found.partition(";")[0].strip().lower() != expected:
+        raise UnsupportedMediaTypeError(
+            f"expected content type {expected}, found {found or 'none'}; set the header"
+        )
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """A JSON object; InvalidRequestError says where it is broken."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError(f"the body is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def validate(shape: type[_Body], value: Mapping[str, Any]) -> _Body:
+    """`value` as a `shape`; InvalidRequestError names every field that is wrong."""
+    try:
+        return shape.model_validate(value)
+    except ValidationError as error:
+        raise InvalidRequestError(_fields(error.errors())) from error
+
+
+async def json_body(request: Request, shape: type[_Body]) -> _Body:
+    """The request's JSON body as a `shape`."""
+    check_content_type(request, "application/json")
+    return validate(shape, parse_json(await request.body()))
+
+
+def document_body(shape: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads its JSON body itself."""
+    content = {"application/json": {"schema": shape.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _fields(errors: Any) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in errors[:10])
+
+
+def _from_http(error: Any) -> ServingError:
+    """Starlette's own refusals (404, 405, broken multipart) as ours."""
+    if isinstance(error.__cause__, ServingError):
+        return error.__cause__
+    title = HTTPStatus(error.status_code).phrase
+    return TransportError(error.status_code, title, f"{error.detail}; see the application's /docs")
+
+
+def _from_validation(error: Any) -> ServingError:
+    return InvalidRequestError(_fields(error.errors()))
+
+
+def _on_error(replica: Replica, translate: Callable[[Any], ServingError]) -> Any:
+    async def handle(request: Request, error: Exception) -> Response:
+        found = translate(error)
+        request.scope[PROBLEM] = found.slug
+        return error_response(found, replica.prefix, logs.request_id.get())
+
+    return handle
