@@ -1,4 +1,4 @@
-"""Servers that every room's tests share: one embedded Valkey a session, emptied before each test."""
+"""What every room's tests share: one embedded Valkey a session, emptied before each test."""
 
 from collections.abc import Iterator
 
