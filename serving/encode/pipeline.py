@@ -1,0 +1,145 @@
+"""From pictures and texts to vectors and semantic IDs, over any way of reaching the models.
+
+In: decoded images and strings, by position, either side missing. Out: unit vectors, six codes a
+row and how sure each code is. Plain async code: the models are behind one callable, which is a
+Serve handle in the applications and a bare session in tests and tools.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.encode.text import TextTokenizer, TokenRows
+from serving.errors import InvalidContentError
+from serving.image import DecodedImage, ImagePool
+
+Tensors = dict[str, NDArray[np.generic]]
+Vectors = NDArray[np.float32]
+
+IMAGE, TEXT, SEMANTIC_ID = "image_encoder", "text_encoder", "semantic_id"
+MODELS = (IMAGE, TEXT, SEMANTIC_ID)
+
+
+class Infer(Protocol):
+    """Runs the model called `name`: named arrays in, named arrays out."""
+
+    async def __call__(self, name: str, tensors: Tensors, /) -> Tensors: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """n rows: vectors float32 (n, D) of unit norm, codes uint16 (n, 6), margin float32 (n, 6).
+
+    version names the models that made them: `e<encoder>-s<tokenizer>`.
+    """
+
+    vectors: Vectors
+    codes: NDArray[np.uint16]
+    margin: NDArray[np.float32]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """What the encoder must know of its models: their versions and how their inputs are made.
+
+    size: (H, W) of the image tower's pixels. dimension: D of the vectors.
+    """
+
+    tokenizer: TextTokenizer
+    size: tuple[int, int]
+    dimension: int
+    version: str
+
+
+class Encoder:
+    """The index path's middle: embedding, fusion of the modalities, semantic IDs."""
+
+    def __init__(self, infer: Infer, towers: Towers, images: ImagePool) -> None:
+        self._infer = infer
+        self._images = images
+        self.towers = towers
+
+    @property
+    def version(self) -> str:
+        """The semantic-ID version of every row that this encoder makes."""
+        return self.towers.version
+
+    async def encode(
+        self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
+    ) -> Encoded:
+        """Embed n pairs and give each its six codes. Raises InvalidContentError."""
+        vectors = await self.embed(images, texts)
+        codes, margin = await self.tokenize(vectors)
+        return Encoded(vectors, codes, margin, self.version)
+
+    async def embed(
+        self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
+    ) -> Vectors:
+        """Vectors of n pairs, float32 (n, D): unit(image + text), or the one that is there.
+
+        A blank text counts as missing. Raises InvalidContentError.
+        """
+        if len(images) != len(texts):
+            raise ValueError(f"{len(images)} images and {len(texts)} texts are not pairs")
+        pictures = {row: image for row, image in enumerate(images) if image is not None}
+        strings = {row: text for row, text in enumerate(texts) if text and text.strip()}
+        for row in range(len(images)):
+            if row not in pictures and row not in strings:
+                raise InvalidContentError(
+                    f"row {row}: expected an image or a text that is not blank; found neither"
+                )
+        seen, read = await asyncio.gather(
+            self._image_features(list(pictures.values())),
+            self._text_features(list(strings.values())),
+        )
+        both = np.zeros((2, len(images), self.towers.dimension), np.float32)
+        both[0, list(pictures)] = seen
+        both[1, list(strings)] = read
+        return fuse(both[0], both[1])
+
+    async def tokenize(self, vectors: Vectors) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        """Codes uint16 (n, 6) and margins float32 (n, 6) of vectors float32 (n, D)."""
+        if not len(vectors):
+            return np.zeros((0, 6), np.uint16), np.zeros((0, 6), np.float32)
+        out = await self._infer(SEMANTIC_ID, {"features": vectors})
+        return out["codes"].astype(np.uint16), out["margin"].astype(np.float32)
+
+    async def _image_features(self, images: Sequence[DecodedImage]) -> Vectors:
+        if not images:
+            return np.zeros((0, self.towers.dimension), np.float32)
+        pixels = await self._images.fit(images, *self.towers.size)
+        out = await self._infer(IMAGE, {"pixels": pixels})
+        return out["image_features"].astype(np.float32, copy=False)
+
+    async def _text_features(self, texts: Sequence[str]) -> Vectors:
+        features = np.zeros((len(texts), self.towers.dimension), np.float32)
+        if texts:
+            groups = await asyncio.to_thread(self.towers.tokenizer, texts)
+            parts = await asyncio.gather(*(self._read(group) for group in groups))
+            for group, part in zip(groups, parts, strict=True):
+                features[group.rows] = part
+        return features
+
+    async def _read(self, group: TokenRows) -> Vectors:
+        tokens: Tensors = {"input_ids": group.input_ids, "attention_mask": group.attention_mask}
+        out = await self._infer(TEXT, tokens)
+        return out["text_features"].astype(np.float32, copy=False)
+
+
+def fuse(image: Vectors, text: Vectors) -> Vectors:
+    """unit(image + text), row by row; a row of zeros is a missing modality. (n, D) each -> (n, D)
+
+    Opposite vectors cancel and leave no direction: such a row keeps the image's.
+    """
+    total = image + text
+    norm = np.linalg.norm(total, axis=1, keepdims=True)
+    cancelled = norm[:, 0] < 1e-6
+    total[cancelled] = image[cancelled]
+    norm[cancelled] = np.linalg.norm(image[cancelled], axis=1, keepdims=True)
+    np.divide(total, np.maximum(norm, 1e-12), out=total)
+    return total

@@ -1,0 +1,195 @@
+"""Pictures that strangers send, made into arrays that image towers take.
+
+In: the bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file. Out: RGB uint8 pixels, upright, on
+white, first frame only. The size is read from the header and refused before anything is
+decompressed, so a small file cannot make a huge allocation. Decoding runs in threads of its own
+(`ImagePool`): the event loop that answers health checks never waits for it.
+"""
+
+import asyncio
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from serving.errors import InvalidImageError
+
+# Only formats that Pillow decodes in memory; EPS and its like start other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+MAX_PIXELS = 50_000_000
+# A JPEG is scaled down while it is decoded to no less than this many times the size asked for, so
+# that the final bicubic step still has pixels to average (as Image.thumbnail does).
+REDUCING_GAP = 2.0
+# What Pillow's decoders raise on damaged input; they promise no single type. Warnings are here for
+# processes that turn them into errors.
+_DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
+
+# EXIF 2.32, tag 0x0112: how the camera was held, and the turn that undoes it.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """One upright picture.
+
+    pixels: uint8 (h, w, 3) RGB. source: (width, height) written in the file; pixels may be fewer
+    when the caller named the size it needs.
+    """
+
+    pixels: NDArray[np.uint8]
+    source: tuple[int, int]
+
+
+def decode(
+    data: bytes, *, size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> DecodedImage:
+    """Decode `data`; `size` (height, width) lets a JPEG be scaled down while it is decoded.
+
+    Raises InvalidImageError.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise _too_large(f"{width} x {height} px", max_pixels)
+            if width == 0 or height == 0:
+                raise InvalidImageError("expected an image with pixels; found none")
+            if size is not None and image.format == "JPEG":
+                side = int(max(size) * REDUCING_GAP)
+                image.draft(None, (side, side))
+            image.load()
+            pixels = np.asarray(_rgb(_upright(image)))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large("far more", max_pixels) from error
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(FORMATS)
+        raise InvalidImageError(f"expected one of {kinds}; found none of them") from error
+    except _DAMAGED as error:
+        raise InvalidImageError(f"the image is damaged or cut short: {error}") from error
+    return DecodedImage(pixels, (width, height))
+
+
+def fit(image: DecodedImage, height: int, width: int) -> NDArray[np.uint8]:
+    """Scale to cover height x width (bicubic, antialiased) and cut the centre: uint8 (H, W, 3).
+
+    For a square this is "shorter side to height, then centre crop", the rule of CLIP's and SigLIP's
+    preprocessing. Only the part that stays is computed, so a 1 x 1,000,000 px strip costs nothing.
+    """
+    h, w = image.pixels.shape[:2]
+    if (h, w) == (height, width):
+        return image.pixels
+    scale = max(height / h, width / w)
+    full_h, full_w = max(height, round(h * scale)), max(width, round(w * scale))
+    top, left = (full_h - height) // 2, (full_w - width) // 2
+    box = (
+        left * w / full_w,
+        top * h / full_h,
+        min((left + width) * w / full_w, w),
+        min((top + height) * h / full_h, h),
+    )
+    source = Image.fromarray(image.pixels)
+    resized = source.resize(
+        (width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP
+    )
+    return np.asarray(resized)
+
+
+class ImagePool:
+    """Decodes in threads of its own; Pillow's decoders release the interpreter lock.
+
+    threads: at most this many pictures are in memory at once.
+    """
+
+    def __init__(self, threads: int, *, max_pixels: int = MAX_PIXELS) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="image")
+        self._max_pixels = max_pixels
+
+    async def decode(self, data: bytes, *, size: tuple[int, int] | None = None) -> DecodedImage:
+        """`decode` off the event loop; raises what it raises."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._pool, lambda: decode(data, size=size, max_pixels=self._max_pixels)
+        )
+
+    async def fit(
+        self, images: Sequence[DecodedImage], height: int, width: int
+    ) -> NDArray[np.uint8]:
+        """Every image through `fit`: uint8 (n, height, width, 3)."""
+
+        def stack() -> NDArray[np.uint8]:
+            pixels = np.empty((len(images), height, width, 3), np.uint8)
+            for row, image in enumerate(images):
+                pixels[row] = fit(image, height, width)
+            return pixels
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, stack)
+
+    def close(self) -> None:
+        """Stop the threads; what is queued is dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _too_large(found: str, limit: int) -> InvalidImageError:
+    return InvalidImageError(
+        f"expected at most {limit:,} pixels; found {found}; send a smaller image"
+    )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn by the EXIF orientation; a damaged EXIF block is no reason to refuse the picture."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except _DAMAGED:
+        return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: deep greys are scaled, not clipped, and transparency is laid on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_eight_bits(np.asarray(image), image.mode))
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(grey: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
+    """16-bit, 32-bit and floating greys to uint8. (h, w) -> (h, w)"""
+    values = np.nan_to_num(grey.astype(np.float32), posinf=0.0, neginf=0.0)
+    if mode.startswith("I;16"):
+        full = 65535.0
+    else:  # the file does not say its range: the smallest usual one that holds the brightest pixel
+        peak = float(values.max(initial=0.0))
+        usual = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
+        full = next((most for most in usual if peak <= most), peak)
+    return np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8)
