@@ -1,0 +1,1 @@
+"""Readers of trained models: one file a family, all giving a `ModelSource`."""
