@@ -1,0 +1,1 @@
+"""Reference models: small, real, trained by this package, shipped so that a clone runs alone."""

@@ -1,0 +1,32 @@
+"""`python -m export.reference image|semantic_id|catalogue|accuracy ...`: one command a model.
+
+Each command's module adds its own arguments and runs; heavy libraries are imported only then.
+"""
+
+import argparse
+import sys
+
+from export.reference import commands
+from export.reference.errors import ReferenceModelError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command. Returns: 0, or 2 after one line that says what was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export.reference",
+        description="Draws the catalogue, and trains, judges and publishes the reference models.",
+    )
+    choices = parser.add_subparsers(dest="command", required=True)
+    for add in commands.COMMANDS:
+        add(choices)
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except ReferenceModelError as error:
+        print(f"{parser.prog} {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

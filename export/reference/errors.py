@@ -1,0 +1,5 @@
+"""Failures of the reference models: wrong arguments, or data that nothing can be learned from."""
+
+
+class ReferenceModelError(Exception):
+    """An argument or a data folder is not what the command expects; the message says what is."""

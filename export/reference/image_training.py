@@ -1,0 +1,277 @@
+"""Trains the image tower: photos towards their class's words, drawn creatives towards captions.
+
+In: class folders of photos and the generated catalogue. Out: an `ImageEncoder` with averaged
+weights. Photos are classified by the nearest class text, contrastively as CLIP does (arXiv
+2103.00020) with the text tower frozen (LiT, arXiv 2111.07991). Drawn creatives are matched with
+their captions, and linear heads that are thrown away afterwards see to it that class, colour and
+risk stay readable from the features.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from export.reference.augment import Views, crops, mix
+from export.reference.catalogue import generate
+from export.reference.image_encoder import SIZE, ImageEncoder
+from export.reference.labels import CLOTHING, COLOURS, GOODS, LABELS
+from export.reference.photos import PhotoFolder, read_squashed
+from export.reference.progress import progress
+from export.reference.text_tower import class_rows, embed_texts
+
+_SOURCE_SIZE = 128  # side of the squeezed pictures that windows are cut from
+_SCALE = 30.0  # inverse temperature of the cosines
+_PRODUCTS = CLOTHING + GOODS
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how hard to train.
+
+    Attributes:
+        epochs: passes over the photos.
+        seed: of everything drawn.
+        batch: photos a step.
+        drawn_batch: drawn creatives a step, beside the photos.
+        drawn: how many creatives are drawn for the whole training.
+        learning_rate: peak of the one-cycle schedule.
+    """
+
+    epochs: int = 100
+    seed: int = 7
+    batch: int = 64
+    drawn_batch: int = 24
+    drawn: int = 6000
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.08
+    average: float = 0.997
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoSet:
+    """Photos ready for cropping: uint8 (n, S, S, 3), height over width (n,), class (n,)."""
+
+    squares: Tensor
+    aspect: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnSet:
+    """Drawn creatives: pixels, caption rows (n, 384), caption number, class, colour, labels."""
+
+    squares: Tensor
+    captions: Tensor
+    caption_id: Tensor
+    product: Tensor
+    colour: Tensor
+    flags: Tensor
+
+
+class Heads(nn.Module):
+    """Linear readers of the features, used in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.product = nn.Linear(384, len(_PRODUCTS))
+        self.colour = nn.Linear(384, len(COLOURS))
+        self.flags = nn.Linear(384, len(LABELS))
+
+    def forward(self, features: Tensor, drawn: DrawnSet, rows: Tensor) -> Tensor:
+        """Mean loss of the three readers for the drawn creatives `rows` of `drawn`."""
+        x = features * 10.0
+        return (
+            F.cross_entropy(self.product(x), drawn.product[rows])
+            + F.cross_entropy(self.colour(x), drawn.colour[rows])
+            + 4 * F.binary_cross_entropy_with_logits(self.flags(x), drawn.flags[rows])
+        ) / 3
+
+
+def load_photos(folder: PhotoFolder) -> PhotoSet:
+    """Reads every photo of `folder`, squeezed to squares."""
+    squares = np.empty((len(folder.files), _SOURCE_SIZE, _SOURCE_SIZE, 3), dtype=np.uint8)
+    aspect = np.empty(len(folder.files), dtype=np.float32)
+    with progress("read photos", len(folder.files)) as advance:
+        for row, (square, ratio) in enumerate(read_squashed(folder.files, _SOURCE_SIZE)):
+            squares[row], aspect[row] = square, ratio
+            advance()
+    return PhotoSet(
+        torch.from_numpy(squares), torch.from_numpy(aspect), torch.from_numpy(folder.labels)
+    )
+
+
+def draw_creatives(count: int, seed: int) -> DrawnSet:
+    """Draws `count` creatives and embeds their captions."""
+    squares = np.empty((count, _SOURCE_SIZE, _SOURCE_SIZE, 3), dtype=np.uint8)
+    captions: list[str] = []
+    product = np.empty(count, dtype=np.int64)
+    colour = np.empty(count, dtype=np.int64)
+    flags = np.zeros((count, len(LABELS)), dtype=np.float32)
+    with progress("draw creatives", count) as advance:
+        for row, creative in enumerate(generate(count, seed)):
+            squares[row] = np.asarray(creative.image.resize((_SOURCE_SIZE, _SOURCE_SIZE)))
+            captions.append(creative.caption)
+            product[row] = _PRODUCTS.index(creative.scene.product)
+            colour[row] = list(COLOURS).index(creative.scene.colour)
+            flags[row] = [creative.evident_in.get(name) in ("image", "both") for name in LABELS]
+            advance()
+    distinct = sorted(set(captions))
+    rows = embed_texts(distinct)
+    index = np.array([distinct.index(words) for words in captions], dtype=np.int64)
+    return DrawnSet(
+        torch.from_numpy(squares),
+        torch.from_numpy(rows[index]),
+        *(torch.from_numpy(array) for array in (index, product, colour, flags)),
+    )
+
+
+def train(
+    folder: PhotoFolder, plan: Plan, checkpoint: Path, report: Callable[[str], None]
+) -> ImageEncoder:
+    """Trains for `plan.epochs`, going on from `checkpoint` when it is there.
+
+    Returns: the encoder with exponentially averaged weights, in eval mode.
+    """
+    torch.manual_seed(plan.seed)
+    photos, drawn = load_photos(folder), draw_creatives(plan.drawn, plan.seed)
+    texts = torch.from_numpy(class_rows(folder.classes))
+    state = _State(plan, steps_per_epoch=max(1, len(photos.labels) // plan.batch))
+    first = state.resume(checkpoint)
+    with progress("train image encoder", plan.epochs) as advance:
+        advance(steps=first)
+        for epoch in range(first, plan.epochs):
+            generator = torch.Generator().manual_seed(plan.seed * 100_003 + epoch)
+            order = torch.randperm(len(photos.labels), generator=generator)
+            losses: list[float] = []
+            for step in range(state.steps_per_epoch):
+                rows = order[step * plan.batch : (step + 1) * plan.batch]
+                losses.append(state.step(photos, rows, drawn, texts, generator))
+            state.save(checkpoint, epoch + 1)
+            note = f"epoch {epoch + 1} loss {np.mean(losses):.3f}"
+            report(note)
+            advance(note)
+    return state.averaged.eval()
+
+
+class _State:
+    """The weights in training, their average, and the optimiser's place in its schedule."""
+
+    def __init__(self, plan: Plan, steps_per_epoch: int) -> None:
+        self.plan, self.steps_per_epoch = plan, steps_per_epoch
+        self.model = ImageEncoder().to(memory_format=torch.channels_last)
+        self.heads = Heads()
+        self.averaged = deepcopy(self.model)
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim == 1] + [*self.heads.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+            lr=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            max_lr=plan.learning_rate,
+            total_steps=plan.epochs * steps_per_epoch + 1,
+            pct_start=0.15,
+        )
+        self.steps = 0
+
+    def step(
+        self,
+        photos: PhotoSet,
+        rows: Tensor,
+        drawn: DrawnSet,
+        texts: Tensor,
+        generator: torch.Generator,
+    ) -> float:
+        """One update on `rows` of the photos and a draw of creatives; returns the loss."""
+        images, targets = mix(
+            crops(photos.squares[rows], photos.aspect[rows], SIZE, Views(), generator),
+            F.one_hot(photos.labels[rows], texts.shape[1]).float(),
+            generator,
+        )
+        count = min(self.plan.drawn_batch, len(drawn.product))
+        chosen = torch.randint(len(drawn.product), (count,), generator=generator)
+        seen = crops(
+            drawn.squares[chosen], torch.ones(count), SIZE, Views(0.75, 4.0, 0.1, 0.0), generator
+        )
+        batch = torch.cat([images, seen])
+        batch = (batch - self.model.mean.view(3, 1, 1)) / self.model.std.view(3, 1, 1)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = self.model.embed(batch.to(memory_format=torch.channels_last))
+        classes = texts[int(torch.randint(len(texts), (), generator=generator))]
+        loss = _photo_loss(features[: len(rows)], targets, classes)
+        loss = loss + 0.5 * _drawn_loss(features[len(rows) :], drawn, chosen, generator)
+        loss = loss + 0.5 * self.heads(features[len(rows) :], drawn, chosen)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self._average()
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        self.steps += 1
+        keep = min(self.plan.average, self.steps / (self.steps + 10))
+        for mean, new in zip(
+            self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(new, 1 - keep)
+            else:
+                mean.copy_(new)
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer | object]:
+        return {
+            "model": self.model,
+            "heads": self.heads,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
+
+    def save(self, file: Path, epoch: int) -> None:
+        """Keeps everything that the next epoch needs."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        state = {name: item.state_dict() for name, item in self._parts().items()}  # type: ignore[attr-defined]
+        torch.save({**state, "epoch": epoch, "steps": self.steps, "plan": repr(self.plan)}, part)
+        part.replace(file)
+
+    def resume(self, file: Path) -> int:
+        """Goes on from `file` if it is of the same plan; returns the epochs already done."""
+        if not file.is_file():
+            return 0
+        kept = torch.load(file, weights_only=True)
+        if kept["plan"] != repr(self.plan):
+            return 0
+        for name, item in self._parts().items():
+            item.load_state_dict(kept[name])  # type: ignore[attr-defined]
+        self.steps = kept["steps"]
+        return int(kept["epoch"])
+
+
+def _photo_loss(features: Tensor, targets: Tensor, classes: Tensor) -> Tensor:
+    """Cross entropy over class texts, and a pull towards the right one."""
+    logits = _SCALE * features @ classes.T
+    pull = 1 - (features * F.normalize(targets @ classes, dim=1)).sum(1).mean()
+    return F.cross_entropy(logits, targets, label_smoothing=0.1) + 0.3 * pull
+
+
+def _drawn_loss(
+    features: Tensor, drawn: DrawnSet, chosen: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Matches creatives with their captions among those of 256 others; equal captions share."""
+    bank = torch.cat([chosen, torch.randint(len(drawn.product), (256,), generator=generator)])
+    same = (drawn.caption_id[chosen][:, None] == drawn.caption_id[bank][None]).float()
+    logits = _SCALE * features @ drawn.captions[bank].T
+    pull = 1 - (features * drawn.captions[chosen]).sum(1).mean()
+    return F.cross_entropy(logits, same / same.sum(1, keepdim=True)) + 0.5 * pull
