@@ -1,0 +1,170 @@
+"""The waiting room of the batcher: who is next, and with whom they may travel.
+
+In: jobs with tickets. Out: batches of one group, the highest priority first, clients in turn by
+the cost they were served, and each client's jobs in their order. No clock and no tasks in here.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+# The Open Inference Protocol's schedule extension: 1 is the most urgent, 0 asks for the default.
+PRIORITIES, DEFAULT_PRIORITY = 10, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """How an item wishes to be served.
+
+    rows: what counts against the batch's and the queue's size. cost: what the batch's cost bound
+    and fairness count (tokens, pixels; rows where the rows are alike). group: only items of one
+    group share a batch. deadline: seconds of time.monotonic().
+    """
+
+    rows: int = 1
+    cost: int = 1
+    group: Hashable = None
+    priority: int = DEFAULT_PRIORITY
+    deadline: float | None = None
+    client: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class Job(Generic[In, Out]):
+    """One item that waits; `future` is its result. queued_at: seconds of time.monotonic()."""
+
+    item: In
+    ticket: Ticket
+    queued_at: float
+    future: "asyncio.Future[Out]"
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error unless there is an answer already."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class WaitingRoom(Generic[In, Out]):
+    """Jobs in order of arrival, found by client and by what decides their turn."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        # Jobs by client, and by group, priority and client; each in order of arrival.
+        self._of: dict[str, OrderedDict[Job[In, Out], None]] = {}
+        self._queues: dict[Hashable, dict[int, dict[str, OrderedDict[Job[In, Out], None]]]] = {}
+        self._rows_of: dict[str, int] = {}
+        self._virtual: dict[str, float] = {}
+        self._now = 0.0  # virtual time of the last job that was taken
+
+    def push(self, job: Job[In, Out]) -> None:
+        """Let a job wait."""
+        ticket = job.ticket
+        if ticket.client not in self._of:
+            # A client that was away does not come back with credit for its absence.
+            credit = self._virtual.get(ticket.client, 0.0)
+            self._virtual[ticket.client] = max(credit, self._now)
+            self._of[ticket.client] = OrderedDict()
+            self._rows_of[ticket.client] = 0
+        levels = self._queues.setdefault(ticket.group, {})
+        level = levels.setdefault(ticket.priority, {})
+        level.setdefault(ticket.client, OrderedDict())[job] = None
+        self._of[ticket.client][job] = None
+        self._rows_of[ticket.client] += ticket.rows
+        self.rows += ticket.rows
+
+    def discard(self, job: Job[In, Out]) -> None:
+        """Take a job out, if it still waits."""
+        ticket = job.ticket
+        mine = self._of.get(ticket.client)
+        if mine is None or job not in mine:
+            return
+        del mine[job]
+        self.rows -= ticket.rows
+        self._rows_of[ticket.client] -= ticket.rows
+        if not mine:
+            del self._of[ticket.client], self._rows_of[ticket.client]
+        levels = self._queues[ticket.group]
+        level = levels[ticket.priority]
+        del level[ticket.client][job]
+        if not level[ticket.client]:
+            del level[ticket.client]
+        if not level:
+            del levels[ticket.priority]
+        if not levels:
+            del self._queues[ticket.group]
+
+    def take(self, rows: int, cost: int) -> list[Job[In, Out]]:
+        """The next batch, at most `rows` and `cost`; its first job even if that alone is more."""
+        batch: list[Job[In, Out]] = []
+        job = self._first()
+        while job is not None:
+            batch.append(job)
+            self.discard(job)
+            client = job.ticket.client
+            self._now = max(self._now, self._virtual[client])
+            self._virtual[client] += job.ticket.cost
+            rows -= job.ticket.rows
+            cost -= job.ticket.cost
+            job = self._next(job.ticket.group, rows, cost) if rows > 0 and cost > 0 else None
+        if not self._of:
+            self._virtual.clear()
+            self._now = 0.0
+        return batch
+
+    def displace(self, ticket: Ticket, over: int) -> list[Job[In, Out]]:
+        """Take out the newest jobs of the client that holds the most rows, `over` rows of them.
+
+        None, and nothing is taken out, if the newcomer would then hold more than that client, or
+        is less urgent than what it would displace.
+        """
+        most = max(self._rows_of, key=lambda client: self._rows_of[client])
+        after = self._rows_of[most] - over
+        mine = self._rows_of.get(ticket.client, 0) + ticket.rows
+        if most == ticket.client or mine > after:
+            return []
+        displaced: list[Job[In, Out]] = []
+        for job in reversed(self._of[most]):
+            if over <= 0:
+                break
+            if job.ticket.priority < ticket.priority:
+                continue
+            displaced.append(job)
+            over -= job.ticket.rows
+        if over > 0:
+            return []
+        for job in displaced:
+            self.discard(job)
+        return displaced
+
+    def clear(self) -> list[Job[In, Out]]:
+        """Take out every job."""
+        jobs = [job for mine in self._of.values() for job in mine]
+        for job in jobs:
+            self.discard(job)
+        return jobs
+
+    def _turn(self, job: Job[In, Out]) -> tuple[float, float]:
+        return self._virtual[job.ticket.client], job.queued_at
+
+    def _first(self) -> Job[In, Out] | None:
+        """The job that is next of all: most urgent, then least served client, then oldest."""
+        heads = [
+            next(iter(queue))
+            for levels in self._queues.values()
+            for queue in levels[min(levels)].values()
+        ]
+        return min(heads, key=lambda job: (job.ticket.priority, *self._turn(job)), default=None)
+
+    def _next(self, group: Hashable, rows: int, cost: int) -> Job[In, Out] | None:
+        """The next job of a group that still fits."""
+        levels = self._queues.get(group, {})
+        for priority in sorted(levels):
+            heads = (next(iter(queue)) for queue in levels[priority].values())
+            fits = [h for h in heads if h.ticket.rows <= rows and h.ticket.cost <= cost]
+            if fits:
+                return min(fits, key=self._turn)
+        return None
