@@ -1,0 +1,188 @@
+"""Moves bytes with asyncio: the second driver of operations (see ops.py).
+
+In: operations. Out: awaitable answers. At most `_LINKS` connections a node; whoever comes later
+waits its turn, within its own deadline. Belongs to the event loop that runs it first.
+"""
+
+import asyncio
+import os
+import time
+from collections import defaultdict
+from typing import TypeVar
+
+from .address import Address
+from .errors import FeatureStoreError, ProtocolError, UnavailableError
+from .link import failure, grown
+from .ops import Call, Exchange, Node, Op, Outcome, Pause, checked
+from .wire import SLACK, Reader, RepliesReader
+
+T = TypeVar("T")
+_LINKS = 16
+
+
+class _Link(asyncio.BufferedProtocol):
+    """One connection: hands what arrives to the reader of the exchange that holds it."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(1 << 16)
+        self.end = 0
+        self.used = False
+        self.closed = False
+        self.transport: asyncio.Transport | None = None
+        self._reader: Reader | None = None
+        self._done: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self.transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio passes it
+        self.buffer = grown(self.buffer, self.end)
+        return memoryview(self.buffer)[self.end : len(self.buffer) - SLACK]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.end += nbytes
+        if self._reader is None or self._done is None or self._done.done():
+            self.close()  # bytes that nobody asked for
+            return
+        try:
+            if self._reader.scan(self.buffer, self.end):
+                self._done.set_result(None)
+        except ProtocolError as error:
+            self._done.set_exception(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(
+                exc or ConnectionResetError("the server closed the connection")
+            )
+
+    async def ask(self, payload: bytes, reader: Reader, deadline: float) -> None:
+        """Send and read. Raises OSError, TimeoutError, ProtocolError."""
+        if self.closed or self.transport is None:
+            raise ConnectionResetError("the connection is closed")
+        self.end = 0
+        self._reader = reader
+        self._done = asyncio.get_running_loop().create_future()
+        try:
+            self.transport.write(payload)
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
+                await self._done
+        finally:
+            self._reader = self._done = None
+
+    def close(self) -> None:
+        self.closed = True
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class AsyncLinks:
+    """All connections of one store, and the driver that runs its operations."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._pid = os.getpid()
+        self._idle: defaultdict[Node, list[_Link]] = defaultdict(list)
+        self._slots: defaultdict[Node, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_LINKS)
+        )
+
+    async def run(self, op: Op[T]) -> T:
+        """Drive an operation to its end."""
+        try:
+            step = next(op)
+            while True:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = op.send([])
+                else:
+                    step = op.send(await self._exchange(step))
+        except StopIteration as stop:
+            answer: T = stop.value
+            return answer
+        finally:
+            op.close()
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        idle, self._idle = self._idle, defaultdict(list)
+        for links in idle.values():
+            for link in links:
+                link.close()
+
+    async def _exchange(self, exchange: Exchange) -> list[Outcome]:
+        if os.getpid() != self._pid:
+            raise UnavailableError(
+                "an AsyncFeatureStore cannot be carried over a fork; connect in the child"
+            )
+        if len(exchange.calls) == 1:
+            return [await self._one(exchange.calls[0], exchange.deadline)]
+        calls = [self._one(call, exchange.deadline) for call in exchange.calls]
+        return list(await asyncio.gather(*calls))
+
+    async def _one(self, call: Call, deadline: float) -> Outcome:
+        slot = self._slots[call.node]
+        try:
+            if slot.locked():
+                async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
+                    await slot.acquire()
+            else:
+                await slot.acquire()
+        except TimeoutError as error:
+            return failure(call.node, error)
+        try:
+            return await self._talk(call, deadline)
+        finally:
+            slot.release()
+
+    async def _talk(self, call: Call, deadline: float) -> Outcome:
+        while True:
+            idle = self._idle[call.node]
+            try:
+                link = idle.pop() if idle else await self._open(call.node, deadline)
+            except FeatureStoreError as error:
+                return error
+            try:
+                await link.ask(call.payload, call.reader, deadline)
+            except (OSError, ProtocolError) as error:
+                link.close()
+                # An idle connection may have died unnoticed; what we send is safe to repeat.
+                if link.used and not link.end and not isinstance(error, TimeoutError):
+                    continue
+                return failure(call.node, error)
+            except BaseException:
+                link.close()  # a cancelled caller leaves an answer on its way
+                raise
+            link.used = True
+            idle.append(link)
+            return None
+
+    async def _open(self, node: Node, deadline: float) -> _Link:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
+                if node.port:
+                    tls = self.address.tls
+                    name = node.host if tls is not None else None
+                    _, link = await loop.create_connection(
+                        _Link, node.host, node.port, ssl=tls, server_hostname=name
+                    )
+                else:
+                    _, link = await loop.create_unix_connection(_Link, node.host)
+        except OSError as error:
+            raise failure(node, error) from error
+        payload, count = self.address.handshake(node)
+        if count:
+            reader = RepliesReader(count)
+            try:
+                await link.ask(payload, reader, deadline)
+                checked(reader.replies, node)
+            except (OSError, ProtocolError) as error:
+                link.close()
+                raise failure(node, error) from error
+            except FeatureStoreError:
+                link.close()
+                raise
+        return link

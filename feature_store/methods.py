@@ -1,0 +1,91 @@
+"""The public methods as operations: arguments checked, then the rooms that do the work.
+
+In: what callers of either store give. Out: operations that both stores run.
+"""
+
+import time
+
+from numpy.typing import ArrayLike
+
+from . import catalog, marks, topology, versions
+from . import lookup as lookups
+from . import write as writes
+from .address import Address
+from .core import TIMEOUT_S, Core
+from .errors import InputError
+from .ids import Ids, check_codes, check_flags, check_ids, check_sequence
+from .keys import Keys
+from .lookup import Found
+from .ops import Op
+from .write import Rows, WriteResult
+
+activate = versions.activate
+rollback = versions.rollback
+retire = versions.retire
+
+
+def open_core(address: Address, namespace: str, near_cache_bytes: int) -> Op[Core]:
+    """Find the servers and read the versions. Raises what stops that."""
+    keys = Keys(namespace)
+    if not isinstance(near_cache_bytes, int) or near_cache_bytes < 0:
+        raise InputError(f"near_cache_bytes must be 0 or more; found {near_cache_bytes!r}")
+    deadline = time.monotonic() + TIMEOUT_S
+    core = Core(address, keys, (yield from topology.discover(address, None, deadline)))
+    core.view = yield from catalog.refresh(keys, core.first, deadline)
+    return core
+
+
+def lookup(core: Core, ad_ids: Ids, version: str | None, deadline: float | None) -> Op[Found]:
+    """See FeatureStore.lookup."""
+    ids = check_ids(ad_ids)
+    if version is not None and not isinstance(version, str):
+        raise InputError(f"version must be a name or None; found {version!r}")
+    seconds = lookups.default_deadline(len(ids)) if deadline is None else deadline
+    if not isinstance(seconds, int | float) or not seconds > 0:
+        raise InputError(f"deadline must be more than 0 seconds; found {deadline!r}")
+    return (yield from lookups.lookup(core, ids, version, time.monotonic() + seconds))
+
+
+def write(
+    core: Core,
+    ad_ids: Ids,
+    codes: ArrayLike,
+    flags: ArrayLike | None,
+    version: str | None,
+    sequence: ArrayLike | None,
+) -> Op[WriteResult]:
+    """See FeatureStore.write."""
+    ids = check_ids(ad_ids)
+    n = len(ids)
+    rows = Rows(ids, check_codes(codes, n), check_flags(flags, n), check_sequence(sequence, n))
+    return (yield from writes.write(core, rows, version))
+
+
+def delete(core: Core, ad_ids: Ids) -> Op[int]:
+    """See FeatureStore.delete."""
+    return (yield from writes.delete(core, check_ids(ad_ids)))
+
+
+def update_flags(core: Core, ad_ids: Ids, set_bits: int, clear_bits: int) -> Op[int]:
+    """See FeatureStore.update_flags."""
+    ids = check_ids(ad_ids)
+    for bits in (set_bits, clear_bits):
+        if not isinstance(bits, int) or not 0 <= bits <= 0xFFFF:
+            raise InputError(f"flag bits must be 0..65535; found {bits!r}")
+    return (yield from writes.update_flags(core, ids, int(set_bits), int(clear_bits)))
+
+
+def mark(core: Core, ad_ids: Ids, source: str, reason: str | None) -> Op[marks.BlockResult]:
+    """See FeatureStore.block; no reason: see FeatureStore.unblock."""
+    ids = check_ids(ad_ids)
+    if source not in marks.BITS:
+        raise InputError(f"source must be one of {', '.join(marks.BITS)}; found {source!r}")
+    if reason is not None and not isinstance(reason, str):
+        raise InputError(f"reason must be text; found {reason!r}")
+    bits = marks.BITS[source]
+    return (yield from marks.mark(core, ids, bits, reason is None, (reason or "")[:512]))
+
+
+def all_versions(core: Core) -> Op[list[versions.Version]]:
+    """See FeatureStore.versions."""
+    return (yield from versions.versions(core))

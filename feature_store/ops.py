@@ -1,0 +1,84 @@
+"""How the core talks with whatever moves its bytes: sockets that block, or asyncio.
+
+An operation is a generator. It yields an `Exchange` (bytes for some nodes, and readers for their
+answers) and is sent one outcome per call: None when the reader is complete, or the error that
+stopped it. It yields a `Pause` to wait. What it returns is the operation's answer. So sync and
+async share all logic, and differ only in two small drivers.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from .errors import AccessError, FeatureStoreError, ServerError, UnavailableError
+from .wire import Reader, RepliesReader, Reply, ServerReplyError
+
+T = TypeVar("T")
+
+
+class Node(NamedTuple):
+    """Where a server listens: host and port, or a socket's path and port 0."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One pipeline to one node, and who reads what comes back."""
+
+    node: Node
+    payload: bytes
+    reader: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Calls that run side by side until `deadline` (time.monotonic seconds)."""
+
+    calls: list[Call]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait this long before the next step."""
+
+    seconds: float
+
+
+Outcome = FeatureStoreError | None
+Op = Generator[Exchange | Pause, list[Outcome], T]
+
+
+def ask(node: Node, payload: bytes, count: int, deadline: float) -> Op[list[Reply]]:
+    """Send `count` commands to one node; raises what stopped them."""
+    reader = RepliesReader(count)
+    (outcome,) = yield Exchange([Call(node, payload, reader)], deadline)
+    if outcome is not None:
+        raise outcome
+    return reader.replies
+
+
+def error_of(line: str, node: Node | str) -> FeatureStoreError:
+    """The typed error for an error line of the server."""
+    word = line.split(" ", 1)[0]
+    if word in ("NOAUTH", "WRONGPASS", "NOPERM") or "AUTH" in line[:40]:
+        return AccessError(
+            f"{node} refused: {line}. Check user and password in the URL, and the user's ACL "
+            "(docs/wire_format.md lists the commands and keys that are needed)."
+        )
+    if word in ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "TRYAGAIN", "BUSY", "MOVED"):
+        return UnavailableError(f"{node} cannot answer now: {line}. Try again shortly.")
+    return ServerError(f"{node} answered with an unexpected error: {line}")
+
+
+def checked(replies: list[Reply], node: Node) -> list[Reply]:
+    """The replies, if none is an error."""
+    for reply in replies:
+        if isinstance(reply, ServerReplyError):
+            raise error_of(reply, node)
+    return replies

@@ -1,0 +1,150 @@
+"""The store as a ranking service uses it, with blocking calls.
+
+In: ids, arrays, names of versions. Out: arrays. Safe to share between threads and across forks.
+`AsyncFeatureStore` in async_store.py has the same methods.
+"""
+
+from typing import TYPE_CHECKING, TypeVar
+
+from numpy.typing import ArrayLike
+
+from . import methods
+from .address import parse
+from .core import Core
+from .ids import Ids
+from .keys import Keys
+from .link import Links
+from .lookup import Found
+from .marks import BlockResult, Source
+from .ops import Op
+from .versions import Version
+from .write import WriteResult
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+T = TypeVar("T")
+
+
+class FeatureStore:
+    """Per-ad features in Redis or Valkey. Open one with `FeatureStore.connect`."""
+
+    def __init__(self, core: Core, links: Links) -> None:
+        self._core = core
+        self._links = links
+
+    @classmethod
+    def connect(
+        cls, url: str, *, namespace: str = "ads", near_cache_bytes: int = 0
+    ) -> "FeatureStore":
+        """Open a store.
+
+        `url`: redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://.
+        `near_cache_bytes` bounds the cache in this process; 0 is none.
+        Raises AddressError, UnavailableError, AccessError.
+        """
+        address = parse(url)
+        links = Links(address)
+        core = links.run(methods.open_core(address, namespace, near_cache_bytes))
+        return cls(core, links)
+
+    def __enter__(self) -> "FeatureStore":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: "TracebackType | None",
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._core.close()
+        self._links.close()
+
+    def _run(self, op: Op[T]) -> T:
+        return self._links.run(op)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that all keys begin with."""
+        return self._core.keys.namespace
+
+    @property
+    def keys(self) -> Keys:
+        """Key names and hash tags, for those who keep other things about ads."""
+        return self._core.keys
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened so far: unavailable lookups, corrupt rows, near cache hits."""
+        return dict(self._core.counters)
+
+    def lookup(
+        self, ad_ids: Ids, version: str | None = None, deadline: float | None = None
+    ) -> Found:
+        """Read ads: ids (n,) -> `Found` of n rows, in the ids' order, duplicates kept.
+
+        `version` None reads the active one. `deadline` in seconds; by default 0.05, or 1 ms per
+        500 ids if that is more. Faults of the data plane are rows of status UNAVAILABLE.
+        Raises InputError for ids that are not integers 1..2^63-1, UnknownVersionError.
+        """
+        return self._run(methods.lookup(self._core, ad_ids, version, deadline))
+
+    def write(
+        self,
+        ad_ids: Ids,
+        codes: ArrayLike,
+        flags: ArrayLike | None = None,
+        version: str | None = None,
+        sequence: ArrayLike | None = None,
+    ) -> WriteResult:
+        """Store ads: ids (n,), codes (n, 6) of 0..65534, flags (n,) uint16.
+
+        `version` None is the active one (an empty store begins with "1"); another name begins or
+        continues that version. `sequence` (one, or (n,), 0..2^42-1): a row whose sequence is
+        lower than the stored one is ignored; None writes whatever is stored, and keeps that.
+        Raises InputError, UnavailableError, AccessError.
+        """
+        return self._run(methods.write(self._core, ad_ids, codes, flags, version, sequence))
+
+    def delete(self, ad_ids: Ids) -> int:
+        """Remove ads from every version; how many there were. A human's block mark stays."""
+        return self._run(methods.delete(self._core, ad_ids))
+
+    def update_flags(self, ad_ids: Ids, set_bits: int = 0, clear_bits: int = 0) -> int:
+        """Set and clear flag bits, atomically per ad, in every version; how many changed."""
+        return self._run(methods.update_flags(self._core, ad_ids, set_bits, clear_bits))
+
+    def block(self, ad_ids: Ids, reason: str, source: Source = "human") -> BlockResult:
+        """Take ads down, known or not: BLOCKED in every version until unblocked.
+
+        Returns when a replica has it; at once, with `replicated` 0, when there is none.
+        """
+        return self._run(methods.mark(self._core, ad_ids, source, reason))
+
+    def unblock(self, ad_ids: Ids, source: Source = "human") -> BlockResult:
+        """Lift the mark of one source; the other's stays."""
+        return self._run(methods.mark(self._core, ad_ids, source, None))
+
+    def versions(self) -> list[Version]:
+        """All versions that are kept, in the order of their beginning."""
+        return self._run(methods.all_versions(self._core))
+
+    def activate(self, version: str, min_coverage: float = 0.99, force: bool = False) -> Version:
+        """Serve another version to everyone.
+
+        Raises CoverageError when it holds less than `min_coverage` of the active version's ids
+        and `force` is False; UnknownVersionError.
+        """
+        return self._run(methods.activate(self._core, version, 0.0 if force else min_coverage))
+
+    def rollback(self) -> Version:
+        """Serve the version that was active before. Raises UnknownVersionError without one."""
+        return self._run(methods.rollback(self._core))
+
+    def retire(self, version: str) -> int:
+        """Remove a version's records at a bounded rate; how many. Raises VersionInUseError."""
+        return self._run(methods.retire(self._core, version))
