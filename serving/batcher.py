@@ -85,7 +85,7 @@ class Batcher(Generic[In, Out]):
     """Runs `compute` on batches of items, one batch at a time, on the running event loop.
 
     compute: takes a batch's items, gives one result an item; a ServingError as a result fails that
-    item alone. Start with `start()`, end with `close()`.
+    item alone. It starts with the first item; end it with `close()`.
     """
 
     def __init__(
@@ -110,10 +110,6 @@ class Batcher(Generic[In, Out]):
         """Rows in the queue."""
         return self._room.rows
 
-    def start(self) -> None:
-        """Begin to take batches; call it on the event loop that submits."""
-        self._worker = asyncio.create_task(self._work(), name="batcher")
-
     async def submit(self, item: In, ticket: Ticket) -> Answer[Out]:
         """Queue one item and wait for its result.
 
@@ -122,6 +118,8 @@ class Batcher(Generic[In, Out]):
         """
         if self._closed:
             raise UnavailableError("this version of the model is being closed; ask again")
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work(), name="batcher")
         now = time.monotonic()
         self._admit(ticket, now)
         loop = asyncio.get_running_loop()

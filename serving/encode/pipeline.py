@@ -6,7 +6,7 @@ Serve handle in the applications and a bare session in tests and tools.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.encode.text import TextTokenizer, TokenRows
-from serving.errors import InvalidContentError
+from serving.errors import InvalidContentError, InvalidRequestError
 from serving.image import DecodedImage, ImagePool
 
 Tensors = dict[str, NDArray[np.generic]]
@@ -47,13 +47,19 @@ class Encoded:
 class Towers:
     """What the encoder must know of its models: their versions and how their inputs are made.
 
-    size: (H, W) of the image tower's pixels. dimension: D of the vectors.
+    size: (H, W) of the image tower's pixels. dimension: D of the vectors. versions: by model name.
     """
 
     tokenizer: TextTokenizer
     size: tuple[int, int]
     dimension: int
-    version: str
+    versions: Mapping[str, str]
+
+    @property
+    def version(self) -> str:
+        """`e<encoder>-s<tokenizer>`; both towers are named when their versions differ."""
+        encoder = ".".join(dict.fromkeys((self.versions[IMAGE], self.versions[TEXT])))
+        return f"e{encoder}-s{self.versions[SEMANTIC_ID]}"
 
 
 class Encoder:
@@ -108,6 +114,15 @@ class Encoder:
             return np.zeros((0, 6), np.uint16), np.zeros((0, 6), np.float32)
         out = await self._infer(SEMANTIC_ID, {"features": vectors})
         return out["codes"].astype(np.uint16), out["margin"].astype(np.float32)
+
+    def check(self, vectors: Vectors) -> None:
+        """Raises InvalidRequestError unless vectors are finite rows of this encoder's D."""
+        if vectors.ndim != 2 or vectors.shape[1] != self.towers.dimension:
+            raise InvalidRequestError(
+                f"expected vectors (n, {self.towers.dimension}), found {vectors.shape}"
+            )
+        if not np.isfinite(vectors).all():
+            raise InvalidRequestError("expected finite vectors; found NaN or infinity")
 
     async def _image_features(self, images: Sequence[DecodedImage]) -> Vectors:
         if not images:

@@ -44,7 +44,6 @@ class Gate:
 @asynccontextmanager
 async def running(gate: Gate, limits: Limits) -> AsyncIterator[Batcher[int, int]]:
     batcher: Batcher[int, int] = Batcher(gate, limits)
-    batcher.start()
     try:
         yield batcher
     finally:
@@ -230,7 +229,6 @@ async def test_a_full_queue_makes_room_for_a_client_that_holds_less() -> None:
 async def test_what_cannot_be_in_time_is_refused_at_once() -> None:
     gate = Gate()
     batcher: Batcher[int, int] = Batcher(gate, Limits(rows=4), ServiceTimes({1: 1.0, 4: 2.0}))
-    batcher.start()
     try:
         with pytest.raises(OverloadedError, match="about 1000 ms are needed"):
             await batcher.submit(1, Ticket(deadline=time.monotonic() + 0.5))
@@ -266,7 +264,6 @@ async def test_a_broken_computation_fails_its_batch_and_no_later_one() -> None:
         return Computed(items, 0, 0, 0)
 
     batcher: Batcher[int, int] = Batcher(compute, Limits())
-    batcher.start()
     with pytest.raises(MemoryError):
         await batcher.submit(1, Ticket())
     assert (await batcher.submit(2, Ticket())).value == 2
@@ -290,7 +287,6 @@ async def test_drain_answers_what_waits_and_takes_no_more() -> None:
 async def test_close_answers_everyone() -> None:
     gate = Gate()
     batcher: Batcher[int, int] = Batcher(gate, Limits(rows=1))
-    batcher.start()
     tasks = await submit_all(batcher, [Ticket()] * 3)
     await until(lambda: bool(gate.batches))
     await batcher.close()

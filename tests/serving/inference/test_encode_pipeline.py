@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export import Repository
-from serving.encode.pipeline import Encoder, Tensors, Towers, fuse
+from serving.encode.pipeline import MODELS, Encoder, Tensors, Towers, fuse
 from serving.encode.text import TextTokenizer
 from serving.errors import InvalidContentError
 from serving.image import DecodedImage, ImagePool
@@ -28,7 +28,7 @@ def encoder(bundles: Repository) -> Encoder:
         return sessions[name].run(tensors)
 
     tokenizer = TextTokenizer(bundles.open("text_encoder").file("tokenizer.json"), 64)
-    return Encoder(infer, Towers(tokenizer, (8, 8), 12, "e1-s1"), ImagePool(1))
+    return Encoder(infer, Towers(tokenizer, (8, 8), 12, dict.fromkeys(MODELS, "1")), ImagePool(1))
 
 
 async def test_rows_keep_their_order_and_sides_may_be_missing(encoder: Encoder) -> None:

@@ -1,0 +1,191 @@
+"""The encoder over the model applications: Serve handles in front, bundles for what they need.
+
+In: the repository's folder. Out: an `Encoder` whose calls go to the replicas that serve the
+models, so each model is in memory once. The versions are read from the replicas and named in each
+call: rows of two versions never mix. When a version has been replaced, the next call opens anew.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
+from export import Bundle, Repository
+from export.errors import ExportError
+from serving.encode.pipeline import (
+    IMAGE,
+    MODELS,
+    SEMANTIC_ID,
+    TEXT,
+    Encoded,
+    Encoder,
+    Tensors,
+    Towers,
+    Vectors,
+)
+from serving.encode.text import TextTokenizer
+from serving.errors import ConfigurationError, NotFoundError, ServingError, UnavailableError
+from serving.image import DecodedImage, ImagePool
+
+# One call's tensors stay below gRPC's and HAProxy's comfort; the batcher joins the parts again.
+CALL_BYTES = 2 << 20
+_Answer = TypeVar("_Answer")
+
+
+class ModelHandles:
+    """`infer` of the model applications, each at one version."""
+
+    def __init__(self, versions: dict[str, str]) -> None:
+        self.versions = versions
+        self._handles = {name: model_handle(name) for name in versions}
+
+    async def __call__(self, name: str, tensors: Tensors) -> Tensors:
+        """Run the model's default graph, in parts of at most CALL_BYTES."""
+        rows = len(next(iter(tensors.values())))
+        row_bytes = sum(array.nbytes for array in tensors.values()) // max(rows, 1)
+        step = max(1, CALL_BYTES // max(row_bytes, 1))
+        parts = await asyncio.gather(
+            *(
+                self._call(name, {key: array[at : at + step] for key, array in tensors.items()})
+                for at in range(0, rows, step)
+            )
+        )
+        if len(parts) == 1:
+            return parts[0]
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    async def _call(self, name: str, tensors: Tensors) -> Tensors:
+        handle, version = self._handles[name], self.versions[name]
+        try:
+            answer: Tensors = await handle.infer.remote(tensors, version=version)
+        except ServingError:
+            raise
+        except (RayError, RayServeException) as error:
+            raise UnavailableError(f"model {name!r} does not answer: {error}") from error
+        return answer
+
+
+def model_handle(name: str) -> Any:
+    """The handle of a model's application."""
+    return serve.get_deployment_handle("model", app_name=name)
+
+
+async def served_version(name: str) -> str:
+    """The version that a model's replicas serve. Raises UnavailableError."""
+    try:
+        version: str = await model_handle(name).version.remote()
+    except ServingError:
+        raise
+    except (RayError, RayServeException) as error:
+        raise UnavailableError(f"model {name!r} does not answer: {error}") from error
+    return version
+
+
+def towers(bundles: dict[str, Bundle]) -> Towers:
+    """What the encoder must know of its models, from their bundles.
+
+    Raises ConfigurationError when the tokenizer was learned on other encoders than these.
+    """
+    image, text, semantic_id = (bundles[name].manifest for name in (IMAGE, TEXT, SEMANTIC_ID))
+    learned_on = semantic_id.metadata.get("encoders")
+    if isinstance(learned_on, dict):
+        for manifest in (image, text):
+            revision = learned_on.get(manifest.name)
+            if revision is not None and revision != manifest.source.revision:
+                raise ConfigurationError(
+                    f"semantic_id {semantic_id.version} was learned on {manifest.name} {revision}, "
+                    f"but {manifest.source.revision} is served; train it on this one, or load "
+                    "the version that it was learned on"
+                )
+    _, height, width, _ = image.graphs["model"].inputs[0].shape
+    dimension = image.graphs["model"].outputs[0].shape[-1]
+    settings = text.metadata.get("tokenizer")
+    settings = settings if isinstance(settings, dict) else {}
+    path = bundles[TEXT].file(str(settings.get("file", "tokenizer.json")))
+    tokenizer = TextTokenizer(path, int(settings.get("max_length", 128)))
+    versions = {name: bundle.manifest.version for name, bundle in bundles.items()}
+    return Towers(tokenizer, (int(height), int(width)), int(dimension), versions)
+
+
+async def connect(models: Path, images: ImagePool) -> Encoder:
+    """An encoder over the versions that are served now.
+
+    Raises UnavailableError while a model application does not answer.
+    """
+    found = await asyncio.gather(*(served_version(name) for name in MODELS))
+    versions = dict(zip(MODELS, found, strict=True))
+
+    def read() -> Towers:
+        repository = Repository(models)
+        try:
+            return towers({name: repository.open(name, versions[name]) for name in MODELS})
+        except ExportError as error:
+            raise UnavailableError(f"the bundle that is served cannot be read: {error}") from error
+
+    return Encoder(ModelHandles(versions), await asyncio.to_thread(read), images)
+
+
+class ServedEncoder:
+    """An `Encoder` over handles, opened at the first call and again when a model was replaced.
+
+    The same methods as `Encoder`; each may raise UnavailableError too.
+    """
+
+    def __init__(self, models: Path, images: ImagePool) -> None:
+        self._models = models
+        self._images = images
+        self._encoder: Encoder | None = None
+        self._lock = asyncio.Lock()
+
+    async def ready(self) -> None:
+        """Raises UnavailableError while a model application does not answer."""
+        await asyncio.gather(*(served_version(name) for name in MODELS))
+
+    async def encode(
+        self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
+    ) -> Encoded:
+        """See `Encoder.encode`."""
+        return await self._run(lambda encoder: encoder.encode(images, texts))
+
+    async def embed(
+        self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
+    ) -> tuple[Vectors, Towers]:
+        """See `Encoder.embed`; with what made the vectors."""
+
+        async def call(encoder: Encoder) -> tuple[Vectors, Towers]:
+            return await encoder.embed(images, texts), encoder.towers
+
+        return await self._run(call)
+
+    async def tokenize(self, vectors: Vectors) -> Encoded:
+        """See `Encoder.tokenize`. Raises InvalidRequestError for vectors of another length."""
+
+        async def call(encoder: Encoder) -> Encoded:
+            encoder.check(vectors)
+            codes, margin = await encoder.tokenize(vectors)
+            return Encoded(vectors, codes, margin, encoder.version)
+
+        return await self._run(call)
+
+    async def size(self) -> tuple[int, int]:
+        """(H, W) that pictures are fitted to: what a decoder may shrink them towards."""
+        return (await self._open(None)).towers.size
+
+    async def _run(self, call: Callable[[Encoder], Awaitable[_Answer]]) -> _Answer:
+        encoder = await self._open(None)
+        try:
+            return await call(encoder)
+        except NotFoundError:  # a version that is no longer served
+            return await call(await self._open(encoder))
+
+    async def _open(self, stale: Encoder | None) -> Encoder:
+        """The encoder, opened anew if it is still `stale`."""
+        async with self._lock:
+            if self._encoder is None or self._encoder is stale:
+                self._encoder = await connect(self._models, self._images)
+            return self._encoder

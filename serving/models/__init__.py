@@ -1,0 +1,1 @@
+"""One application a model: the Open Inference Protocol over HTTP and gRPC, and handles."""

@@ -1,0 +1,192 @@
+"""One version of a bundle that is open, warm, and computes batches.
+
+In: named arrays for one of its graphs and a ticket. Out: named arrays and where the time went.
+The sessions block in threads of their own; the event loop only queues and hands out.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from export import Bundle
+from export.manifest import Manifest
+from serving.batcher import Answer, Batcher, Computed, Limits, ServiceTimes
+from serving.errors import InvalidRequestError, NotFoundError, ServingError
+from serving.models.datatypes import Array
+from serving.models.signature import Work, check
+from serving.models.statistics import Statistics
+from serving.session import (
+    RefusedInputsError,
+    Runtime,
+    Session,
+    Tensors,
+    batch_axis,
+    open_session,
+    warm_up,
+)
+from serving.waiting import Ticket
+
+# Fine enough that little is computed on padding, few enough that a runtime's buffers settle.
+BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All outputs of a graph for one request, and the stages of each of its batches."""
+
+    version: str
+    outputs: Tensors
+    stages: tuple[Answer[Tensors], ...]
+
+
+def default_graph(manifest: Manifest) -> str:
+    """The graph that runs when none is named: the only one, `model`, or `encode`."""
+    graphs = sorted(manifest.graphs)
+    usual = [name for name in ("model", "encode") if name in graphs]
+    return graphs[0] if len(graphs) == 1 else (usual or graphs)[0]
+
+
+class GraphRunner:
+    """One graph: its session, its thread and its batcher."""
+
+    def __init__(self, session: Session, limits: Limits, statistics: Statistics) -> None:
+        self._statistics = statistics
+        self.session = session
+        self.limits = limits
+        self.axis = batch_axis(session.graph)
+        self._buckets = (*(b for b in BUCKETS if b < limits.rows), limits.rows)
+        times = warm_up(session, self._buckets)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="session")
+        bounded = limits if self.axis is not None else replace(limits, rows=1)
+        self._batcher = Batcher(self._compute, bounded, ServiceTimes(times))
+
+    async def infer(self, inputs: Tensors, ticket: Ticket) -> tuple[Answer[Tensors], ...]:
+        """Answers for the request's pieces, in order; more rows than a batch holds are cut up."""
+        work = check(self.session.graph, inputs, self.axis)
+        if work.rows > self.limits.waiting:
+            raise InvalidRequestError(
+                f"{work.rows} rows: expected at most {self.limits.waiting} a request; send parts"
+            )
+        if self.axis is None or work.rows <= self.limits.rows:
+            return (await self._batcher.submit(inputs, _for(ticket, work, work.rows)),)
+        starts = range(0, work.rows, self.limits.rows)
+        tasks = []
+        for at in starts:
+            piece = {name: array[at : at + self.limits.rows] for name, array in inputs.items()}
+            rows = min(self.limits.rows, work.rows - at)
+            submitted = self._batcher.submit(piece, _for(ticket, work, rows))
+            tasks.append(asyncio.ensure_future(submitted))
+        try:
+            return tuple(await asyncio.gather(*tasks))
+        finally:  # one piece failed or the caller left: the others need not be computed
+            for task in tasks:
+                task.cancel()
+
+    async def close(self) -> None:
+        """Answer what waits, then free the session."""
+        await self._batcher.drain()
+        await self._batcher.close()
+        self._thread.shutdown(wait=True)
+        self.session.close()
+
+    async def _compute(self, items: list[Tensors]) -> Computed[Tensors]:
+        loop = asyncio.get_running_loop()
+        computed = await loop.run_in_executor(self._thread, self._run, items)
+        rows = sum(self._rows(item) for item in items)
+        self._statistics.executed(rows, computed)
+        return computed
+
+    def _run(self, items: list[Tensors]) -> Computed[Tensors]:
+        try:
+            return self._run_joined(items)
+        except RefusedInputsError as error:
+            if len(items) == 1:
+                return Computed([error], 0.0, 0.0, 0.0)
+        # One request's values must not fail those that travelled with it.
+        parts = [self._run([item]) for item in items]
+        results = [result for part in parts for result in part.results]
+        return Computed(results, 0.0, sum(part.compute_s for part in parts), 0.0)
+
+    def _run_joined(self, items: list[Tensors]) -> Computed[Tensors]:
+        started = time.perf_counter()
+        inputs, counts = self._join(items)
+        joined = time.perf_counter()
+        outputs = self.session.run(inputs)
+        computed = time.perf_counter()
+        results: list[Tensors | ServingError] = []
+        at = 0
+        for count in counts:
+            # A copy would cost time, a view keeps the whole batch's output alive for a moment.
+            results.append(
+                {n: a[at : at + count] for n, a in outputs.items()} if count else outputs
+            )
+            at += count
+        split = time.perf_counter()
+        return Computed(results, joined - started, computed - joined, split - computed)
+
+    def _rows(self, item: Tensors) -> int:
+        return 1 if self.axis is None else len(next(iter(item.values())))
+
+    def _join(self, items: Sequence[Tensors]) -> tuple[Tensors, list[int]]:
+        """One input of a bucket's size, and each item's rows (0: it has no batch axis)."""
+        if self.axis is None:
+            return items[0], [0]
+        counts = [self._rows(item) for item in items]
+        total = sum(counts)
+        bucket = next((b for b in self._buckets if b >= total), total)
+        if len(items) == 1 and bucket == total:
+            return items[0], counts
+        padded: Tensors = {}
+        for name in items[0]:
+            parts: list[Array] = [item[name] for item in items]
+            if bucket > total:  # the last row again: real values never overflow or divide by zero
+                parts.append(np.repeat(parts[-1][-1:], bucket - total, axis=0))
+            padded[name] = np.concatenate(parts)
+        return padded, counts
+
+
+class Servable:
+    """All graphs of one bundle."""
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, limits: Limits) -> None:
+        self.manifest = bundle.manifest
+        self.default_graph = default_graph(bundle.manifest)
+        self.statistics = Statistics()
+        self.runners = {
+            name: GraphRunner(open_session(bundle, name, runtime), limits, self.statistics)
+            for name in sorted(bundle.manifest.graphs)
+        }
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    async def infer(self, inputs: Tensors, graph: str | None, ticket: Ticket) -> Outcome:
+        """Run one graph (None: the default).
+
+        Raises NotFoundError (no such graph), InvalidRequestError, and what the batcher raises.
+        """
+        name = graph or self.default_graph
+        if name not in self.runners:
+            raise NotFoundError(
+                f"model {self.manifest.name!r} has no graph {name!r}, only {sorted(self.runners)}"
+            )
+        stages = await self.runners[name].infer(inputs, ticket)
+        if len(stages) == 1:
+            return Outcome(self.version, stages[0].value, stages)
+        outputs: Tensors = {
+            key: np.concatenate([stage.value[key] for stage in stages]) for key in stages[0].value
+        }
+        return Outcome(self.version, outputs, stages)
+
+    async def close(self) -> None:
+        """Answer what waits, then free the sessions."""
+        await asyncio.gather(*(runner.close() for runner in self.runners.values()))
+
+
+def _for(ticket: Ticket, work: Work, rows: int) -> Ticket:
+    return replace(ticket, rows=rows, cost=work.cost * rows // work.rows, group=work.group)
