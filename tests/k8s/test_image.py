@@ -41,7 +41,7 @@ def test_tag_and_paths_are_the_manifests(documents: list[dict[str, object]]) -> 
     assert {p.spec["containers"][0]["image"] for p in ray} == {f"tessera:{version}"}
     assert f"tessera:{version}" in (manifests.FOLDER / "Dockerfile").read_text("utf-8")
     env = {e["name"]: e.get("value") for e in ray[0].spec["containers"][0]["env"]}
-    assert f"--out {env['TESSERA_MODELS']}\n" in TEXT
+    assert f"--out {env['TESSERA_MODELS']} " in TEXT
     [user] = arguments("USER")
     context = ray[0].spec["securityContext"]
     assert user == f"{context['runAsUser']}:{context['runAsGroup']}"
