@@ -5,7 +5,8 @@ above the bar of its precision. That the graph runs at all these sizes is also w
 to be dynamic.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from export.sources.source import GraphSource
 Array = npt.NDArray[Any]
 COSINE_BARS = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.999}
 _RANKED_ROWS = 256
+# At a batch of one, so many rows and no more: each is a run of its own.
+_MOST_RUNS = 2048
 
 
 def open_session(file: Path) -> Any:
@@ -45,26 +48,35 @@ def measure(name: str, graph: GraphSource, file: Path, seed: int = 0) -> tuple[P
     sources: list[list[Array]] = [[] for _ in graph.outputs]
     artefacts: list[list[Array]] = [[] for _ in graph.outputs]
     batches = []
-    generator = torch.Generator().manual_seed(seed)
-    for sizes in trials(graph):
-        inputs = graph.sample(sizes, generator)
-        expected, found = _run_source(graph, inputs), _run(session, graph, inputs, sizes)
+    generator, drawn = torch.Generator().manual_seed(seed), None
+    for sizes, batch in trials(graph):
+        if sizes != drawn:
+            drawn, inputs = sizes, graph.sample(sizes, generator)
+            # The source always in the largest batches, so that what the batch changes is seen.
+            expected = _in_batches(partial(_run_source, graph), inputs, graph.axes["batch"][-1])
+        found = _in_batches(partial(_run, session, graph), inputs, batch)
         for index, (left, right) in enumerate(zip(expected, found, strict=True)):
             _check_shape(graph.outputs[index], sizes, left, right)
             sources[index].append(left)
             artefacts[index].append(right)
-        batches.append(sizes.get("batch", 1))
+        batches.append(batch)
     return tuple(
         compare(name, tensor.name, (left, right), tuple(batches))
         for tensor, left, right in zip(graph.outputs, sources, artefacts, strict=True)
     )
 
 
-def trials(graph: GraphSource) -> Iterator[dict[str, int]]:
-    """Sizes to run at: the axes' sizes side by side, then one row at every axis' largest."""
+def trials(graph: GraphSource) -> Iterator[tuple[dict[str, int], int]]:
+    """Sizes to draw inputs of, and the batch size to run the artefact at.
+
+    The axes' sizes side by side, then one row at every axis' largest.
+    """
     for index in range(max(len(sizes) for sizes in graph.axes.values())):
-        yield {axis: sizes[min(index, len(sizes) - 1)] for axis, sizes in graph.axes.items()}
-    yield {axis: 1 if axis == "batch" else sizes[-1] for axis, sizes in graph.axes.items()}
+        sizes = {axis: sizes[min(index, len(sizes) - 1)] for axis, sizes in graph.axes.items()}
+        batch = sizes["batch"]
+        rows = min(graph.rows, batch * _MOST_RUNS)
+        yield sizes | {"batch": max(batch, rows)}, batch
+    yield {axis: 1 if axis == "batch" else sizes[-1] for axis, sizes in graph.axes.items()}, 1
 
 
 def compare(
@@ -115,6 +127,15 @@ def lines(parities: tuple[Parity, ...]) -> list[str]:
     ]
 
 
+def _in_batches(
+    run: Callable[[tuple[torch.Tensor, ...]], list[Array]],
+    inputs: tuple[torch.Tensor, ...],
+    batch: int,
+) -> list[Array]:
+    chunks = zip(*(torch.split(tensor, batch) for tensor in inputs), strict=True)
+    return [np.concatenate(parts) for parts in zip(*map(run, chunks), strict=True)]
+
+
 def _run_source(graph: GraphSource, inputs: tuple[torch.Tensor, ...]) -> list[Array]:
     with torch.inference_mode():
         result = graph.module(*inputs)
@@ -122,14 +143,13 @@ def _run_source(graph: GraphSource, inputs: tuple[torch.Tensor, ...]) -> list[Ar
     return [output.numpy() for output in outputs]
 
 
-def _run(
-    session: Any, graph: GraphSource, inputs: tuple[torch.Tensor, ...], sizes: dict[str, int]
-) -> list[Array]:
+def _run(session: Any, graph: GraphSource, inputs: tuple[torch.Tensor, ...]) -> list[Array]:
     feeds = {spec.name: tensor.numpy() for spec, tensor in zip(graph.inputs, inputs, strict=True)}
     try:
         outputs: list[Array] = session.run([tensor.name for tensor in graph.outputs], feeds)
     except Exception as error:
-        raise GraphError(f"the exported graph fails at {sizes}: {error}") from error
+        shapes = {name: array.shape for name, array in feeds.items()}
+        raise GraphError(f"the exported graph fails at {shapes}: {error}") from error
     return outputs
 
 

@@ -24,6 +24,8 @@ class GraphSource:
         inputs, outputs: names, dtypes, shapes; a `str` in a shape is a dynamic axis.
         sample: draws inputs that are typical of the real ones.
         axes: for each dynamic axis the sizes that parity is measured at, the largest last.
+        rows: how many rows at least it is measured on at each batch size; for outputs where a
+            rare row that differs must be found. 0: one batch.
     """
 
     module: torch.nn.Module
@@ -31,6 +33,7 @@ class GraphSource:
     outputs: tuple[TensorSpec, ...]
     sample: Sampler
     axes: Mapping[str, tuple[int, ...]]
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,105 @@
+"""The commands' arguments, and what they print. Nothing heavy is imported before it is needed."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export import shipped
+from export.bundle import Bundle
+from export.errors import ExportError, IntegrityError
+from export.hashing import HashCache
+from export.progress import steps
+from export.report import describe
+from export.repository import Repository
+
+if TYPE_CHECKING:
+    Choices = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_commands(choices: "Choices") -> None:
+    """Declare every command."""
+    command = choices.add_parser("shipped", help="make the reference bundles that are missing")
+    command.add_argument("--out", type=Path, required=True, metavar="REPO")
+    command.add_argument("--only", action="append", choices=shipped.NAMES, metavar="NAME")
+    command.set_defaults(run=_shipped)
+
+    command = choices.add_parser("inspect", help="print what a bundle takes, gives and was shown")
+    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder REPO/NAME/VERSION")
+    command.set_defaults(run=_inspect)
+
+    command = choices.add_parser("ls", help="list a repository")
+    command.add_argument("repository", type=Path, metavar="REPO")
+    command.set_defaults(run=_ls)
+
+    command = choices.add_parser("verify", help="verify every file of all or some versions")
+    command.add_argument("repository", type=Path, metavar="REPO")
+    command.add_argument("name", nargs="?", metavar="NAME")
+    command.add_argument("version", nargs="?", metavar="VERSION")
+    command.add_argument("--full", action="store_true", help="hash again what was hashed before")
+    command.set_defaults(run=_verify)
+
+    command = choices.add_parser("pin", help="hold `latest` at a version, or let go with `latest`")
+    command.add_argument("repository", type=Path, metavar="REPO")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("version", metavar="VERSION")
+    command.set_defaults(run=_pin)
+
+    command = choices.add_parser("rollback", help="pin the version before the one that serves")
+    command.add_argument("repository", type=Path, metavar="REPO")
+    command.add_argument("name", metavar="NAME")
+    command.set_defaults(run=_rollback)
+
+
+def _shipped(arguments: argparse.Namespace) -> int:
+    names = arguments.only or shipped.NAMES
+    with steps("export") as step:
+        outcomes = shipped.make(Repository(arguments.out), names, step)
+    for outcome in outcomes:
+        manifest = outcome.bundle.manifest
+        print(f"{manifest.name} {manifest.version}: {outcome.reason}")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    print("\n".join(describe(Bundle.read(arguments.bundle, HashCache()))))
+    return 0
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    repository = Repository(arguments.repository)
+    for name in repository.names():
+        current, pinned = repository.latest(name), repository.pinned(name)
+        for version in repository.versions(name):
+            mark = "" if version != current else " pinned" if pinned else " latest"
+            print(f"{name} {version}{mark}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    repository = Repository(arguments.repository)
+    bad = 0
+    for name in [arguments.name] if arguments.name else repository.names():
+        wanted = [arguments.version] if arguments.version else repository.versions(name)
+        for version in wanted or ["latest"]:
+            try:
+                repository.open(name, version, full=arguments.full)
+                print(f"{name} {version}: verified")
+            except ExportError as error:
+                bad += 1
+                print(f"{name} {version}: {error}")
+    if bad:
+        raise IntegrityError(f"{bad} of these must not be loaded")
+    return 0
+
+
+def _pin(arguments: argparse.Namespace) -> int:
+    repository = Repository(arguments.repository)
+    repository.pin(arguments.name, arguments.version)
+    print(f"{arguments.name}: {repository.latest(arguments.name)} serves")
+    return 0
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    version = Repository(arguments.repository).rollback(arguments.name)
+    print(f"{arguments.name}: {version} serves, and is pinned until `pin {arguments.name} latest`")
+    return 0
