@@ -137,8 +137,12 @@ def _in_batches(
 
 
 def _run_source(graph: GraphSource, inputs: tuple[torch.Tensor, ...]) -> list[Array]:
-    with torch.inference_mode():
-        result = graph.module(*inputs)
+    try:
+        with torch.inference_mode():
+            result = graph.module(*inputs)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        shapes = [tuple(tensor.shape) for tensor in inputs]
+        raise GraphError(f"the source fails at {shapes}: {error}") from error
     outputs = result if isinstance(result, tuple) else (result,)
     return [output.numpy() for output in outputs]
 
