@@ -70,8 +70,7 @@ class Autoscaling(_Frozen):
     target_ongoing_requests: float = Field(2.0, gt=0)
     upscale_delay_s: float = 5.0
     downscale_delay_s: float = 120.0
-    look_back_period_s: float = 5.0
-    metrics_interval_s: float = 1.0
+    look_back_period_s: float = 15.0
 
 
 class DeploymentValues(_Frozen):

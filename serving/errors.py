@@ -136,3 +136,9 @@ class ConfigurationError(ServingError):
 
     slug, title = "configuration", "Invalid configuration"
     grpc = "FAILED_PRECONDITION"
+
+
+class MainJobError(ServingError):
+    """`up` could not do all that it was asked for; exit code 1."""
+
+    slug, title = "main-job", "The main job did not finish"

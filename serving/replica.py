@@ -6,6 +6,7 @@ In: the application's `AppArgs`. Out: settings, keys, metrics and a logger of th
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from serving.auth import Authenticator, Key
 from serving.config import AppArgs, Settings
@@ -50,3 +51,13 @@ class Replica:
         overrides = {"api_keys_file": str(keys)} if keys else {}
         args = AppArgs(application=application, route_prefix=prefix, settings=dict(overrides))
         return cls.open(args, MemoryMetrics())
+
+
+def bind(deployment: Any, args: dict[str, Any]) -> Any:
+    """The Serve application of one deployment class, sized by `args` (AppArgs) where it says so.
+
+    `args` travel as they are: the replica reads settings in its own environment, so that no
+    secret is in what is deployed.
+    """
+    options = AppArgs.model_validate(args).deployments.get(deployment.name, {})
+    return deployment.options(**options).bind(args)

@@ -105,6 +105,13 @@ class BlockResponse(Shape):
     replicated: int
 
 
+class DeleteResponse(Shape):
+    """An ad that has ended, and what lookups say of it now."""
+
+    ad_id: AdId
+    status: str
+
+
 class EmbedRequest(Shape):
     """Either images (base64) or texts."""
 

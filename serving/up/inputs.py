@@ -1,0 +1,65 @@
+"""What the main job needs before anything is deployed: bundles and creatives.
+
+In: folders. Out: the models that there are, and a catalogue. What is missing is made by the
+export package in a subprocess: serving opens bundles, it never makes them.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from export.errors import ExportError
+from export.repository import Repository
+from serving.config import REFERENCE_MODELS
+from serving.errors import ConfigurationError, MainJobError
+from serving.up import creatives
+from serving.up.progress import step
+
+CATALOGUE = Path("var/catalogue")
+CATALOGUE_COUNT = 300
+CATALOGUE_SEED = 7
+
+
+def open_bundles(folder: Path) -> dict[str, str]:
+    """Name and version of every model in a repository; the reference models are made if missing.
+
+    Raises MainJobError when they cannot be made, ConfigurationError when a bundle is damaged.
+    """
+    repository = Repository(folder)
+    missing = [name for name in REFERENCE_MODELS if name not in _names(repository)]
+    if missing:
+        only = [argument for name in missing for argument in ("--only", name)]
+        _export("bundles", "export", "shipped", "--out", str(folder), *only)
+    try:
+        return {name: repository.open(name).manifest.version for name in repository.names()}
+    except ExportError as error:
+        raise ConfigurationError(f"--models {folder}: {error}") from error
+
+
+def open_creatives(folder: Path | None) -> creatives.Catalogue:
+    """The creatives of a folder; None: a drawn catalogue, made once and kept in var/."""
+    if folder is not None:
+        return creatives.read(folder)
+    target = CATALOGUE / f"{CATALOGUE_COUNT}-{CATALOGUE_SEED}"
+    if not (target / "ads.jsonl").is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        drawn = ("catalogue", "--out", str(target), "--count", str(CATALOGUE_COUNT))
+        _export("a catalogue", "export.reference", *drawn, "--seed", str(CATALOGUE_SEED))
+    return creatives.read(target)
+
+
+def _names(repository: Repository) -> list[str]:
+    try:
+        return repository.names()
+    except ExportError as error:
+        raise ConfigurationError(f"--models {repository.root}: {error}") from error
+
+
+def _export(what: str, module: str, *arguments: str) -> None:
+    """Run `python -m module ...`; its own progress goes to stderr."""
+    command = [sys.executable, "-m", module, *arguments]
+    with step(f"making {what}"):
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        said = done.stdout.strip().splitlines()[-1:]
+        raise MainJobError(f"`python -m {module}` ended with code {done.returncode}: {said}")

@@ -1,0 +1,127 @@
+"""What `up` was asked to do, checked before anything is started.
+
+In: the command line. Out: `Options`, or ConfigurationError (one line, exit code 2).
+"""
+
+import argparse
+import ipaddress
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.auth import read_keys
+from serving.config import Settings
+from serving.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line of `up`; `redis` None: an embedded server, `creatives` None: drawn ones."""
+
+    redis: str | None
+    creatives: Path | None
+    models: Path
+    host: str
+    port: int
+    grpc_port: int
+    persist: bool
+    once: bool
+    json: Path | None
+    keys: Path | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of `up`."""
+    parser.add_argument("--redis", metavar="URL", help="a server that runs (default: embedded)")
+    parser.add_argument(
+        "--creatives", metavar="DIR", type=Path, help="<class>/<name>.jpg, or with an ads.jsonl"
+    )
+    parser.add_argument("--models", metavar="DIR", type=Path, help="bundles (default: var/models)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="HTTP (%(default)s)")
+    parser.add_argument("--grpc-port", type=int, default=9000, help="gRPC (%(default)s)")
+    parser.add_argument(
+        "--persist", action="store_true", help="keep the embedded store in var/store"
+    )
+    parser.add_argument(
+        "--no-llm", action="store_true", help="start no language model (none is deployed yet)"
+    )
+    parser.add_argument("--once", action="store_true", help="end after the summary")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write the numbers there; also the ready sign"
+    )
+
+
+def check(arguments: argparse.Namespace) -> Options:
+    """The options of a parsed command line; ConfigurationError says what cannot be used."""
+    settings = Settings.load()
+    redis = arguments.redis or (
+        settings.redis_url if "redis_url" in settings.model_fields_set else None
+    )
+    if redis and arguments.persist:
+        raise ConfigurationError("--persist is of the embedded store; leave it out with --redis")
+    creatives = arguments.creatives
+    if creatives is not None and not creatives.is_dir():
+        raise ConfigurationError(f"--creatives: no such folder: {creatives}")
+    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
+        raise ConfigurationError(f"--json: no such folder: {arguments.json.absolute().parent}")
+    models = arguments.models or settings.models
+    if models.exists() and not models.is_dir():
+        raise ConfigurationError(f"--models: expected a folder, found a file: {models}")
+    keys = settings.api_keys_file
+    if keys is not None:
+        read_keys(keys)
+    elif not is_loopback(arguments.host):
+        raise ConfigurationError(
+            f"--host {arguments.host}: other than loopback needs TESSERA_API_KEYS_FILE"
+        )
+    if arguments.port == arguments.grpc_port:
+        raise ConfigurationError(f"--port and --grpc-port are both {arguments.port}")
+    for name, port in (("--port", arguments.port), ("--grpc-port", arguments.grpc_port)):
+        check_port(name, arguments.host, port)
+    return Options(
+        redis=redis,
+        creatives=creatives,
+        models=models.absolute(),
+        host=arguments.host,
+        port=arguments.port,
+        grpc_port=arguments.grpc_port,
+        persist=arguments.persist,
+        once=arguments.once,
+        json=arguments.json.absolute() if arguments.json else None,
+        keys=keys.absolute() if keys else None,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name can only be reached from this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_port(name: str, host: str, port: int) -> None:
+    """ConfigurationError unless something could listen there now."""
+    if not 1 <= port <= 65535:
+        raise ConfigurationError(f"{name}: expected 1-65535, found {port}")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ConfigurationError(f"{name} {port} on {host}: {why}; name another") from error
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports on which nothing listens at this moment."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

@@ -1,0 +1,159 @@
+"""The guard and the app around it, without Ray: every kind of refusal is a problem."""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+
+from serving import http
+from serving.errors import UnavailableError
+from serving.metrics import MemoryMetrics
+from serving.replica import Replica
+from serving.schema import BlockRequest
+
+PREFIX = "/v1/room"
+LIMIT = 1000
+
+
+def make(prefix: str = PREFIX, keys: Path | None = None) -> tuple[FastAPI, MemoryMetrics]:
+    replica = Replica.local("room", prefix, keys)
+
+    async def ready() -> None:
+        raise UnavailableError("the store is away")
+
+    app = http.create_app(replica, body_limit_bytes=LIMIT, ready=ready)
+
+    @app.post("", dependencies=[http.requires("write")])
+    async def echo(request: Request) -> BlockRequest:
+        return await http.json_body(request, BlockRequest)
+
+    @app.get("/typed/{number}")
+    async def typed(number: int) -> dict[str, int]:
+        return {"number": number}
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise ZeroDivisionError("a secret of the code")
+
+    assert isinstance(replica.metrics, MemoryMetrics)
+    return app, replica.metrics
+
+
+def client(app: FastAPI, prefix: str = PREFIX) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, root_path=prefix)
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[tuple[httpx.AsyncClient, MemoryMetrics]]:
+    app, metrics = make()
+    async with client(app) as http_client:
+        yield http_client, metrics
+
+
+async def test_the_route_equal_to_the_prefix_answers(
+    room: tuple[httpx.AsyncClient, MemoryMetrics],
+) -> None:
+    http_client, metrics = room
+    answer = await http_client.post(PREFIX, json={"reason": "x"})
+    assert (answer.status_code, answer.json()) == (200, {"reason": "x"})
+    assert metrics.total("tessera_requests", route=PREFIX, status="200") == 1
+    assert metrics.count("tessera_request_latency_ms", route=PREFIX) == 1
+    assert metrics.total("tessera_errors") == 0
+
+
+BROKEN = {"content": b"{", "headers": {"content-type": "application/json"}}
+PLAIN = {"content": b"x", "headers": {"content-type": "text/plain"}}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "slug"),
+    [
+        ("POST", "", BROKEN, 400, "invalid-request"),
+        ("POST", "", {"json": []}, 400, "invalid-request"),
+        ("POST", "", {"json": {"colour": 1}}, 400, "invalid-request"),
+        ("POST", "", {"json": {"reason": 1}}, 400, "invalid-request"),
+        ("POST", "", PLAIN, 415, "unsupported-media-type"),
+        ("POST", "", {"content": b"x"}, 415, "unsupported-media-type"),
+        ("POST", "", {"json": {"reason": "x" * LIMIT}}, 413, "body-too-large"),
+        ("GET", "/typed/one", {}, 400, "invalid-request"),
+        ("GET", "/nowhere", {}, 404, "not-found"),
+        ("GET", "", {}, 405, "method-not-allowed"),
+        ("GET", "/broken", {}, 500, "internal"),
+        ("GET", "/readyz", {}, 503, "unavailable"),
+    ],
+)
+async def test_every_refusal_is_a_problem(
+    room: tuple[httpx.AsyncClient, MemoryMetrics],
+    method: str,
+    path: str,
+    body: dict[str, object],
+    status: int,
+    slug: str,
+) -> None:
+    http_client, metrics = room
+    answer = await http_client.request(method, PREFIX + path, **body)  # type: ignore[arg-type]
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["type"] == f"urn:tessera:problem:{slug}"
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    assert "secret" not in answer.text
+    assert metrics.total("tessera_errors", problem=slug) == 1
+
+
+async def test_a_body_without_a_length_is_bounded_too(
+    room: tuple[httpx.AsyncClient, MemoryMetrics],
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 100
+
+    headers = {"content-type": "application/json"}
+    answer = await room[0].post(PREFIX, content=chunks(), headers=headers)
+    assert answer.status_code == 413
+
+
+async def test_request_ids_are_kept_or_made(
+    room: tuple[httpx.AsyncClient, MemoryMetrics],
+) -> None:
+    kept = await room[0].get(f"{PREFIX}/healthz", headers={"x-request-id": "abc"})
+    made = await room[0].get(f"{PREFIX}/healthz")
+    assert kept.headers.get_list("x-request-id") == ["abc"]
+    assert len(made.headers["x-request-id"]) == 32
+
+
+async def test_under_v2_errors_have_the_protocols_form() -> None:
+    app, _ = make("/v2/models/m")
+    async with client(app, "/v2/models/m") as http_client:
+        answer = await http_client.get("/v2/models/m/nowhere")
+    assert answer.status_code == 404
+    assert set(answer.json()) == {"error"}
+
+
+async def test_keys_and_scopes(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    entries = [
+        {"name": n, "key_sha256": hashlib.sha256(n.encode()).hexdigest(), "scopes": [n]}
+        for n in ("read", "write")
+    ]
+    path.write_text("\n".join(map(json.dumps, entries)))
+    app, _ = make(keys=path)
+    async with client(app) as http_client:
+
+        async def status(key: str | None) -> int:
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            return (await http_client.post(PREFIX, json={}, headers=headers)).status_code
+
+        assert [await status(k) for k in (None, "wrong", "read", "write")] == [401, 401, 403, 200]
+        refused = await http_client.post(PREFIX, json={})
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert (await http_client.get(f"{PREFIX}/openapi.json")).status_code == 401
+        assert (await http_client.get(f"{PREFIX}/healthz")).status_code == 200
+        assert (await http_client.get(f"{PREFIX}/nowhere")).status_code == 401
