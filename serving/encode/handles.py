@@ -6,14 +6,12 @@ call: rows of two versions never mix. When a version has been replaced, the next
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 
 from export import Bundle, Repository
 from export.errors import ExportError
@@ -29,11 +27,14 @@ from serving.encode.pipeline import (
     Vectors,
 )
 from serving.encode.text import TextTokenizer
-from serving.errors import ConfigurationError, NotFoundError, ServingError, UnavailableError
+from serving.errors import ConfigurationError, NotFoundError, UnavailableError
 from serving.image import DecodedImage, ImagePool
+from serving.models.handles import ModelHandle
 
 # One call's tensors stay below gRPC's and HAProxy's comfort; the batcher joins the parts again.
 CALL_BYTES = 2 << 20
+# Rows that need no image would not notice a new image tower, but their version's name must.
+RECHECK_S = 1.0
 _Answer = TypeVar("_Answer")
 
 
@@ -42,7 +43,7 @@ class ModelHandles:
 
     def __init__(self, versions: dict[str, str]) -> None:
         self.versions = versions
-        self._handles = {name: model_handle(name) for name in versions}
+        self._handles = {name: ModelHandle(name) for name in versions}
 
     async def __call__(self, name: str, tensors: Tensors) -> Tensors:
         """Run the model's default graph, in parts of at most CALL_BYTES."""
@@ -51,39 +52,16 @@ class ModelHandles:
         step = max(1, CALL_BYTES // max(row_bytes, 1))
         parts = await asyncio.gather(
             *(
-                self._call(name, {key: array[at : at + step] for key, array in tensors.items()})
+                self._handles[name].infer(
+                    {key: array[at : at + step] for key, array in tensors.items()},
+                    self.versions[name],
+                )
                 for at in range(0, rows, step)
             )
         )
         if len(parts) == 1:
             return parts[0]
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-    async def _call(self, name: str, tensors: Tensors) -> Tensors:
-        handle, version = self._handles[name], self.versions[name]
-        try:
-            answer: Tensors = await handle.infer.remote(tensors, version=version)
-        except ServingError:
-            raise
-        except (RayError, RayServeException) as error:
-            raise UnavailableError(f"model {name!r} does not answer: {error}") from error
-        return answer
-
-
-def model_handle(name: str) -> Any:
-    """The handle of a model's application."""
-    return serve.get_deployment_handle("model", app_name=name)
-
-
-async def served_version(name: str) -> str:
-    """The version that a model's replicas serve. Raises UnavailableError."""
-    try:
-        version: str = await model_handle(name).version.remote()
-    except ServingError:
-        raise
-    except (RayError, RayServeException) as error:
-        raise UnavailableError(f"model {name!r} does not answer: {error}") from error
-    return version
 
 
 def towers(bundles: dict[str, Bundle]) -> Towers:
@@ -112,13 +90,18 @@ def towers(bundles: dict[str, Bundle]) -> Towers:
     return Towers(tokenizer, (int(height), int(width)), int(dimension), versions)
 
 
+async def served_versions() -> dict[str, str]:
+    """The version of each model that its replicas serve. Raises UnavailableError."""
+    found = await asyncio.gather(*(ModelHandle(name).version() for name in MODELS))
+    return dict(zip(MODELS, found, strict=True))
+
+
 async def connect(models: Path, images: ImagePool) -> Encoder:
     """An encoder over the versions that are served now.
 
     Raises UnavailableError while a model application does not answer.
     """
-    found = await asyncio.gather(*(served_version(name) for name in MODELS))
-    versions = dict(zip(MODELS, found, strict=True))
+    versions = await served_versions()
 
     def read() -> Towers:
         repository = Repository(models)
@@ -140,11 +123,12 @@ class ServedEncoder:
         self._models = models
         self._images = images
         self._encoder: Encoder | None = None
+        self._checked = 0.0
         self._lock = asyncio.Lock()
 
     async def ready(self) -> None:
         """Raises UnavailableError while a model application does not answer."""
-        await asyncio.gather(*(served_version(name) for name in MODELS))
+        await served_versions()
 
     async def encode(
         self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
@@ -184,8 +168,14 @@ class ServedEncoder:
             return await call(await self._open(encoder))
 
     async def _open(self, stale: Encoder | None) -> Encoder:
-        """The encoder, opened anew if it is still `stale`."""
+        """The encoder, opened anew if it is still `stale` or other versions serve by now."""
         async with self._lock:
             if self._encoder is None or self._encoder is stale:
                 self._encoder = await connect(self._models, self._images)
+            elif time.monotonic() - self._checked > RECHECK_S:
+                if await served_versions() != self._encoder.towers.versions:
+                    self._encoder = await connect(self._models, self._images)
+            else:
+                return self._encoder
+            self._checked = time.monotonic()
             return self._encoder

@@ -4,6 +4,7 @@ In: a manifest and how it is served. Out: documents as the protocol and Triton's
 them in JSON; `messages.py` puts the same documents into gRPC messages.
 """
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from export.manifest import Graph, Manifest, TensorSpec
@@ -16,9 +17,13 @@ from serving.waiting import DEFAULT_PRIORITY, PRIORITIES
 PLATFORM = "onnxruntime_onnx"
 
 
-def server_metadata(version: str) -> dict[str, Any]:
+def server_metadata() -> dict[str, Any]:
     """The document of `/v2`."""
-    return {"name": SERVER_NAME, "version": version, "extensions": list(EXTENSIONS)}
+    try:
+        release = version("tessera")
+    except PackageNotFoundError:  # run from a folder that was never installed
+        release = "0"
+    return {"name": SERVER_NAME, "version": release, "extensions": list(EXTENSIONS)}
 
 
 def metadata(manifest: Manifest, graph: str) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def config(manifest: Manifest, graph: str, limits: Limits) -> dict[str, Any]:
     return document
 
 
-def examples(graph: Graph) -> dict[str, Any]:
+def example(graph: Graph) -> dict[str, Any]:
     """A request for inference that works: zeros, one row, open axes of 2."""
     inputs = []
     for spec in graph.inputs:

@@ -55,6 +55,10 @@ class Model:
         return self._limits
 
     @property
+    def loaded(self) -> bool:
+        return self._servable is not None
+
+    @property
     def servable(self) -> Servable:
         """The version that serves. Raises UnavailableError while there is none."""
         if self._servable is None:

@@ -4,6 +4,7 @@ In: what `rest.py` and `messages.py` read. Out: what they write. Arrays are name
 whether a model takes them is `signature.py`'s to say.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,11 @@ class InferenceRequest:
     def timeout_s(self) -> float | None:
         """Seconds from arrival to the latest useful answer; None or 0: no limit."""
         return self._integer("timeout", 2**63 - 1) / 1e6 or None
+
+    def deadline(self, transport_s: float | None = None) -> float | None:
+        """The sooner of the request's and its transport's limits, in time.monotonic() seconds."""
+        limits = [seconds for seconds in (self.timeout_s, transport_s) if seconds is not None]
+        return time.monotonic() + min(limits) if limits else None
 
     def _integer(self, name: str, most: int) -> int:
         value = self.parameters.get(name, 0)

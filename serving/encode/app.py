@@ -1,0 +1,145 @@
+"""Ray Serve's side of encoding: `POST /v1/encode/embed` and `POST /v1/encode/tokenize`.
+
+In: an `AppArgs` dictionary. Out: one deployment, `encode`. It decodes pictures in threads of its
+own and reaches the models through handles.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from ray import serve
+
+from serving import http
+from serving.config import AppArgs
+from serving.encode import forms
+from serving.encode.handles import ServedEncoder
+from serving.encode.pipeline import IMAGE, TEXT
+from serving.errors import InvalidImageError
+from serving.image import DecodedImage, ImagePool
+from serving.replica import Replica, bind
+from serving.schema import EmbedRequest, EmbedResponse, TokenizeRequest, TokenizeResponse
+from serving.session import available_cores
+
+BODY_LIMIT_BYTES = 64 << 20
+# 8 x 8 px, red: small enough for a documentation page, and it works.
+EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mO8IyfHgA0wMeAAg1MCAOBWAShOAhDlAAAAAE"
+    "lFTkSuQmCC"
+)
+
+
+class Encodes:
+    """Decodes and encodes what requests hold."""
+
+    def __init__(self, encoder: ServedEncoder, images: ImagePool) -> None:
+        self._images = images
+        self.encoder = encoder
+
+    async def decode(self, images: Sequence[bytes | None]) -> list[DecodedImage | None]:
+        """Every picture, in order; InvalidImageError names the row."""
+        size = await self.encoder.size() if any(images) else None
+
+        async def one(row: int, data: bytes | None) -> DecodedImage | None:
+            try:
+                return None if data is None else await self._images.decode(data, size=size)
+            except InvalidImageError as error:
+                raise InvalidImageError(f"image {row}: {error.detail}") from error
+
+        return list(await asyncio.gather(*(one(row, data) for row, data in enumerate(images))))
+
+
+@serve.deployment(name="encode")
+@serve.ingress()
+class EncodeDeployment:
+    """One replica of encode."""
+
+    async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve awaits it
+        self._replica = Replica.open(AppArgs.model_validate(args))
+        settings = self._replica.settings
+        images = ImagePool(available_cores(), max_pixels=settings.image_pixels)
+        self._encodes = Encodes(ServedEncoder(settings.models, images), images)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create(self._replica, self._encodes)
+
+
+def create(replica: Replica, encodes: Encodes) -> FastAPI:
+    """The HTTP app of encode."""
+    app = http.create_app(replica, body_limit_bytes=BODY_LIMIT_BYTES, ready=encodes.encoder.ready)
+    rows = replica.metrics.counter("tessera_encoded_rows", "rows encoded", ("route",))
+    read = [http.requires("read")]
+
+    @app.post(
+        "/embed",
+        dependencies=read,
+        responses={200: {"model": EmbedResponse, "content": {forms.BINARY: {}}}},
+        openapi_extra=_document(EmbedRequest, _EMBED_EXAMPLES, _FILES),
+    )
+    async def embed(request: Request) -> Response:
+        """Unit vectors of images or texts, which lie in one space.
+
+        `Accept: application/octet-stream` answers with float32 rows, little-endian; their shape,
+        model and version are then in the headers `x-tessera-*`.
+        """
+        pairs = await forms.read_embed(request)
+        images = await encodes.decode(pairs.images)
+        vectors, towers = await encodes.encoder.embed(images, pairs.texts)
+        rows.inc(len(vectors), tags={"route": "embed"})
+        model = TEXT if pairs.images[0] is None else IMAGE
+        origin = {"model": model, "version": towers.versions[model]}
+        return forms.write_embed(vectors, origin, request.headers.get("accept"))
+
+    @app.post(
+        "/tokenize",
+        dependencies=read,
+        responses={200: {"model": TokenizeResponse}},
+        openapi_extra=_document(TokenizeRequest, _TOKENIZE_EXAMPLES),
+    )
+    async def tokenize(request: Request) -> Response:
+        """Semantic IDs of vectors, or of images and texts as pairs by position (null: missing)."""
+        asked = await forms.read_tokenize(request)
+        if isinstance(asked, forms.Pairs):
+            encoded = await encodes.encoder.encode(await encodes.decode(asked.images), asked.texts)
+        else:
+            encoded = await encodes.encoder.tokenize(asked)
+        rows.inc(len(encoded.codes), tags={"route": "tokenize"})
+        return forms.write_tokenize(encoded)
+
+    return app
+
+
+_EMBED_EXAMPLES = {
+    "texts": {"value": {"texts": ["red shoes", "a blue hat"]}},
+    "images": {"value": {"images": [EXAMPLE_IMAGE]}},
+}
+_TOKENIZE_EXAMPLES = {
+    "texts": {"value": {"texts": ["red shoes"]}},
+    "pairs": {"value": {"images": [EXAMPLE_IMAGE, None], "texts": ["red shoes", "a blue hat"]}},
+}
+_FILES = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "images": {"type": "array", "items": {"type": "string", "format": "binary"}}
+            },
+        }
+    }
+}
+
+
+def _document(shape: Any, examples: dict[str, Any], more: Any = None) -> dict[str, Any]:
+    """`http.document_body` with examples, and other content types beside JSON."""
+    document = http.document_body(shape)
+    content = document["requestBody"]["content"]
+    content["application/json"]["examples"] = examples
+    content.update(more or {})
+    return document
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The Serve application of `args` (AppArgs)."""
+    application: serve.Application = bind(EncodeDeployment, args)
+    return application

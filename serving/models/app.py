@@ -1,0 +1,93 @@
+"""Ray Serve's side of one model: HTTP, gRPC and handles over the same `Model`.
+
+In: an `AppArgs` dictionary whose `options` are `ModelOptions`. Out: one deployment, `model`. Each
+replica holds one version of the bundle; the constructor warms it up, which gates readiness.
+"""
+
+import time
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+
+from export import Repository
+from serving import rpc
+from serving.batcher import Limits
+from serving.config import AppArgs
+from serving.models import routes
+from serving.models.model import Call, Model
+from serving.models.service import ModelService
+from serving.replica import Replica, bind
+from serving.session import Device, Runtime, Tensors
+from serving.waiting import DEFAULT_PRIORITY, Ticket
+
+
+class ModelOptions(BaseModel):
+    """`options` of a model application. version: the one to open first. Rows bound a batch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    version: str = "latest"
+    device: Device = "auto"
+    threads: int | None = Field(None, ge=1)
+    batch_rows: int = Field(32, ge=1, le=4096)
+    waiting_rows: int = Field(4096, ge=1)
+
+
+@serve.deployment(name="model")
+@serve.ingress()
+class ModelDeployment(ModelService):
+    """One replica of one model."""
+
+    async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve awaits it
+        parsed = AppArgs.model_validate(args)
+        options = ModelOptions.model_validate(parsed.options)
+        self._replica = Replica.open(parsed)
+        self._calls = rpc.Calls(self._replica)
+        self._model = Model(
+            Repository(self._replica.settings.models),
+            options.model,
+            Runtime(options.device, options.threads),
+            Limits(rows=options.batch_rows, waiting=options.waiting_rows),
+        )
+        await self._model.load(options.version)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return routes.create(self._replica, self._model)
+
+    async def infer(
+        self,
+        tensors: Tensors,
+        *,
+        graph: str | None = None,
+        version: str | None = None,
+        timeout_s: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> Tensors:
+        """Run a graph for another application, by handle.
+
+        version: the one that must serve (NotFoundError otherwise). timeout_s: seconds from now.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        ticket = Ticket(priority=priority, deadline=deadline, client="handle")
+        return (await self._model.infer(tensors, Call(graph, version, ticket))).outputs
+
+    async def version(self) -> str:
+        """The version that serves. Raises UnavailableError."""
+        return self._model.servable.version
+
+    async def load(self, version: str) -> str:
+        """Open, warm, swap, close the old one; broadcast to every replica by the server level."""
+        return await self._model.load(version)
+
+    async def unload(self) -> None:
+        """Serve nothing until the next load."""
+        await self._model.unload()
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The Serve application of `args` (AppArgs)."""
+    application: serve.Application = bind(ModelDeployment, args)
+    return application

@@ -1,0 +1,56 @@
+"""Model applications as other applications reach them: through Serve handles.
+
+In: a model's name. Out: its answers; whatever goes wrong between is one of our errors.
+"""
+
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
+from serving.errors import ServingError, UnavailableError
+from serving.session import Tensors
+
+# Opening and warming a version takes as long as the model is large.
+LOAD_S = 300.0
+_Answer = TypeVar("_Answer")
+
+
+class ModelHandle:
+    """One model's replicas."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._handle: Any = serve.get_deployment_handle("model", app_name=name)
+
+    async def infer(self, tensors: Tensors, version: str | None = None) -> Tensors:
+        """Run the default graph at `version`. Raises ServingError."""
+        answer: Tensors = await self._ask(self._handle.infer.remote(tensors, version=version))
+        return answer
+
+    async def version(self) -> str:
+        """The version that one of the replicas serves. Raises UnavailableError."""
+        version: str = await self._ask(self._handle.version.remote())
+        return version
+
+    async def load(self, version: str) -> str:
+        """Have every replica serve `version`; its number. Raises ServingError."""
+        response = self._handle.broadcast("load", version)
+        served: list[str] = await self._ask(response.results_async(timeout_s=LOAD_S))
+        if not served:
+            raise UnavailableError(f"model {self.name!r} has no replica now; try again")
+        return served[0]
+
+    async def unload(self) -> None:
+        """Have every replica serve nothing. Raises ServingError."""
+        await self._ask(self._handle.broadcast("unload").results_async(timeout_s=LOAD_S))
+
+    async def _ask(self, response: Awaitable[_Answer]) -> _Answer:
+        try:
+            return await response
+        except ServingError:  # raised by the replica itself
+            raise
+        except (RayError, RayServeException, TimeoutError) as error:
+            raise UnavailableError(f"model {self.name!r} does not answer: {error}") from error
