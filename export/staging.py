@@ -54,14 +54,12 @@ def sync(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file: readers see the old bytes or the new ones, never a part."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        temporary.write_bytes(data)
-        sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Replace a file, under the folder's lock: readers see the old bytes or the new ones."""
+    # One name for all writers: what a dead one left is overwritten by the next.
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(data)
+    sync(temporary)
+    temporary.replace(path)
     sync(path.parent)
 
 
