@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections import defaultdict
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from .address import Address
 from .errors import FeatureStoreError, ProtocolError, UnavailableError
@@ -33,8 +33,8 @@ class _Link(asyncio.BufferedProtocol):
         self._done: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            self.transport = transport
+        # uvloop's transports have the methods but are not of asyncio's class.
+        self.transport = cast(asyncio.Transport, transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio passes it
         self.buffer = grown(self.buffer, self.end)

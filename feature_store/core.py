@@ -35,6 +35,8 @@ class Core:
     view: View = field(default_factory=View)
     counters: Counter[str] = field(default_factory=Counter)
     mapped_at: float = 0.0
+    suspect: bool = False  # whether the cluster's slots may be out of date
+    turn: int = 0
 
     def close(self) -> None:
         """Stop what runs in the background."""

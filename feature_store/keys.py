@@ -58,6 +58,7 @@ class Keys:
         self.namespace = namespace
         first = tags()[0]
         self.pointer = f"{namespace}:v{{{first}}}".encode()
+        self.pointer_element = b"$%d\r\n%b\r\n" % (len(self.pointer), self.pointer)
         self.registry = f"{namespace}:versions{{{first}}}".encode()
         width = len(namespace) + 19
         frame = f"${width}\r\n"

@@ -141,6 +141,9 @@ class Links:
         finally:
             op.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close every idle connection."""
         idle, self._idle = self._idle, defaultdict(list)
@@ -202,7 +205,9 @@ class Links:
         waiting: dict[int, tuple[int, Link]] = {}
         poll = select.poll()
         try:
-            for i, call in enumerate(calls):
+            # Connections that are open go first: opening one may take all of the time.
+            for i in sorted(range(len(calls)), key=lambda i: not self._idle[calls[i].node]):
+                call = calls[i]
                 try:
                     link = self._take(call.node, deadline)
                 except FeatureStoreError as error:
@@ -218,8 +223,8 @@ class Links:
                 waiting[link.sock.fileno()] = (i, link)
                 poll.register(link.sock, select.POLLIN)
             while waiting:
-                left = deadline - time.monotonic()
-                ready = poll.poll(max(left, 0) * 1000) if left > 0 else []
+                # Past the deadline, what has come already is still read.
+                ready = poll.poll(max(deadline - time.monotonic(), 0) * 1000)
                 if not ready:
                     break
                 for descriptor, _ in ready:

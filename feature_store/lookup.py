@@ -5,23 +5,20 @@ the version pointer at one moment; in a cluster one MGET per hash tag, side by s
 cannot be read in time is UNAVAILABLE, row by row; nothing but wrong arguments raises.
 """
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import record
+from . import record, scatter, single
 from .catalog import FIRST
-from .core import Core, refresh, remap
+from .core import Core, refresh
 from .errors import FeatureStoreError, UnavailableError, UnknownVersionError
-from .keys import tag_of
-from .ops import Call, Exchange, Op
-from .record import CODES, NO_CODE, RECORD, Decoded, Status
-from .wire import RowsReader
+from .ops import Op
+from .reading import Rows
+from .record import CODES, NO_CODE, Decoded, Status
 
 _TRIES = 4  # answers that a flip of versions may overtake before one is taken as it is
-_REMAP_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +31,6 @@ class Found:
     version: str
 
 
-@dataclass(slots=True)
-class _Rows:
-    """What one exchange brought."""
-
-    rows: np.ndarray  # RECORD (n,)
-    present: NDArray[np.bool_] | None
-    unavailable: NDArray[np.bool_] | None
-    pointer: bytes | None  # None: it could not be read; b"": there is none
-    moved: bool = False
-
-
 def default_deadline(n: int) -> float:
     """Seconds that a lookup of n ids may take when the caller names no deadline."""
     return max(0.05, n / 500 * 0.001)
@@ -55,13 +41,11 @@ def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: fl
     if version is not None and version not in core.view.numbers:
         yield from _learn(core, version, deadline)
     hashed = record.hash_ids(ids)
+    read_rows = scatter.read if core.map.clustered else single.read
     for attempt in range(_TRIES):
         view = core.view
         number = view.active if version is None else view.numbers.get(version, 0)
-        read = yield from _read(core, ids, hashed, number, deadline)
-        if read.moved and attempt < _TRIES - 1 and time.monotonic() < deadline:
-            yield from _remap(core, deadline)
-            continue
+        read = yield from read_rows(core, ids, hashed, number, deadline)
         if read.pointer is not None and read.pointer != view.raw:
             yield from _follow(core, deadline)
             if version is not None and version not in core.view.numbers:
@@ -99,37 +83,7 @@ def _follow(core: Core, deadline: float) -> Op[None]:
         core.counters[f"refresh {type(error).__name__}"] += 1
 
 
-def _remap(core: Core, deadline: float) -> Op[None]:
-    try:
-        yield from remap(core, deadline)
-    except FeatureStoreError as error:
-        core.counters[f"remap {type(error).__name__}"] += 1
-
-
-def _read(
-    core: Core, ids: NDArray[np.int64], hashed: record.U64, number: int, deadline: float
-) -> Op[_Rows]:
-    n = len(ids)
-    elements = core.keys.elements(ids, tag_of(hashed), number)
-    payload = b"*%d\r\n$4\r\nMGET\r\n%b$%d\r\n%b\r\n" % (
-        n + 2,
-        elements.tobytes(),
-        len(core.keys.pointer),
-        core.keys.pointer,
-    )
-    reader = RowsReader([n + 1])
-    (outcome,) = yield Exchange([Call(core.map.nodes[0], payload, reader)], deadline)
-    if outcome is not None or reader.errors:
-        core.counters["unavailable"] += 1
-        if core.address.kind != "single" and time.monotonic() > core.mapped_at + _REMAP_S:
-            yield from _remap(core, deadline)
-        return _Rows(np.zeros(n, RECORD), None, np.ones(n, np.bool_), None)
-    present = reader.present
-    pointer = b"" if present is not None and not present[-1] else reader.rows[-1].tobytes()
-    return _Rows(reader.rows[:-1], None if present is None else present[:-1], None, pointer)
-
-
-def _answer(core: Core, hashed: record.U64, read: _Rows, number: int, name: str) -> Found:
+def _answer(core: Core, hashed: record.U64, read: Rows, number: int, name: str) -> Found:
     decoded: Decoded = record.decode(hashed, read.rows, read.present, number)
     corrupt = ~decoded.valid
     if read.unavailable is not None:
