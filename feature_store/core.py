@@ -4,6 +4,8 @@ In: an address and a namespace. Out: operations (see ops.py) that other rooms bu
 replaced, never changed in place, so threads see the old or the new.
 """
 
+import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,10 +20,13 @@ from .ops import Call, Exchange, Node, Op, Pause, error_of
 from .record import SYNDROMES
 from .scripts import ALL, Script
 from .topology import Topology
+from .tracking import NearCache
 from .wire import RepliesReader, Reply, ServerReplyError, command
 
 TIMEOUT_S = 5.0  # for everything but lookups
+WARN_S = 10.0  # between two warnings about corrupt rows
 _RETRY_S = 0.02
+_log = logging.getLogger("feature_store")
 _PASSING = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "BUSY")
 
 
@@ -38,8 +43,34 @@ class Core:
     suspect: bool = False  # whether the cluster's slots may be out of date
     turn: int = 0
 
+    near: NearCache | None = None
+    near_bytes: int = 0
+    warned_at: float = 0.0
+
     def close(self) -> None:
         """Stop what runs in the background."""
+        if self.near is not None:
+            self.near.close()
+
+    def near_cache(self) -> NearCache | None:
+        """The near cache of this process: a forked child begins its own."""
+        if self.near_bytes and (self.near is None or self.near.pid != os.getpid()):
+            self.near = NearCache(self.address, self.keys, lambda: self.map.nodes, self.near_bytes)
+        return self.near
+
+    def report_corrupt(self, count: int) -> None:
+        """Count rows whose bytes are not what this store wrote, and say so now and then."""
+        self.counters["corrupt"] += count
+        now = time.monotonic()
+        if now > self.warned_at + WARN_S:
+            self.warned_at = now
+            _log.warning(
+                "%d rows under namespace %s are foreign or corrupt (%d so far); they are answered "
+                "as MISS. `python -m feature_store doctor` tells more.",
+                count,
+                self.keys.namespace,
+                self.counters["corrupt"],
+            )
 
     @property
     def first(self) -> Node:

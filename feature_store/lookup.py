@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from . import record, scatter, single
+from . import record
 from .catalog import FIRST
 from .core import Core, refresh
 from .errors import FeatureStoreError, UnavailableError, UnknownVersionError
+from .fetch import fetch
 from .ops import Op
-from .reading import Rows
-from .record import CODES, NO_CODE, Decoded, Status
 
 _TRIES = 4  # answers that a flip of versions may overtake before one is taken as it is
 
@@ -41,11 +40,13 @@ def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: fl
     if version is not None and version not in core.view.numbers:
         yield from _learn(core, version, deadline)
     hashed = record.hash_ids(ids)
-    read_rows = scatter.read if core.map.clustered else single.read
     for attempt in range(_TRIES):
+        if core.near is not None and core.near.pointer_changed:
+            core.near.pointer_changed = False
+            yield from _follow(core, deadline)
         view = core.view
         number = view.active if version is None else view.numbers.get(version, 0)
-        read = yield from read_rows(core, ids, hashed, number, deadline)
+        read = yield from fetch(core, ids, hashed, number, deadline)
         if read.pointer is not None and read.pointer != view.raw:
             yield from _follow(core, deadline)
             if version is not None and version not in core.view.numbers:
@@ -55,7 +56,7 @@ def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: fl
                 continue
         break
     name = view.name(number) if version is None else version
-    return _answer(core, hashed, read, number, name)
+    return Found(read.rows.codes, read.rows.status, read.rows.flags, name)
 
 
 def unknown(core: Core, version: str) -> UnknownVersionError:
@@ -81,26 +82,5 @@ def _follow(core: Core, deadline: float) -> Op[None]:
         yield from refresh(core, deadline)
     except FeatureStoreError as error:
         core.counters[f"refresh {type(error).__name__}"] += 1
-
-
-def _answer(core: Core, hashed: record.U64, read: Rows, number: int, name: str) -> Found:
-    decoded: Decoded = record.decode(hashed, read.rows, read.present, number)
-    corrupt = ~decoded.valid
-    if read.unavailable is not None:
-        decoded.status[read.unavailable] = Status.UNAVAILABLE
-        decoded.codes[read.unavailable] = NO_CODE
-        decoded.flags[read.unavailable] = 0
-        corrupt &= ~read.unavailable
-    if corrupt.any():
-        core.counters["corrupt"] += int(corrupt.sum())
-    return Found(decoded.codes, decoded.status, decoded.flags, name)
-
-
-def unavailable(core: Core, n: int, version: str | None) -> Found:
-    """The answer when nothing can be read."""
-    return Found(
-        np.full((n, CODES), NO_CODE, np.uint16),
-        np.full(n, Status.UNAVAILABLE, np.uint8),
-        np.zeros(n, np.uint16),
-        core.view.name(core.view.active) if version is None else version,
-    )
+        if core.near is not None:
+            core.near.pointer_changed = True

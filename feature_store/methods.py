@@ -31,7 +31,9 @@ def open_core(address: Address, namespace: str, near_cache_bytes: int) -> Op[Cor
         raise InputError(f"near_cache_bytes must be 0 or more; found {near_cache_bytes!r}")
     deadline = time.monotonic() + TIMEOUT_S
     core = Core(address, keys, (yield from topology.discover(address, None, deadline)))
+    core.near_bytes = near_cache_bytes
     core.view = yield from catalog.refresh(keys, core.first, deadline)
+    core.near_cache()
     return core
 
 

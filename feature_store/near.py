@@ -1,0 +1,125 @@
+"""The near cache's table: rows that this process has read, bounded in bytes.
+
+In: ids (n,) with their hashes, and decoded rows. Out: rows that are known, by one gather over a
+set-associative table of numpy arrays: no loop over ids, and any order of ids. Rows leave by
+second chance. Misses are kept as well: a later write invalidates them like any other change.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .record import CODES, NO_CODE, U64, Decoded
+
+WAYS = 8
+SLOT_BYTES = 8 + 2 + 2 * CODES + 2 + 1 + 1
+_LOG = 1024  # batches of invalidations that an insertion may have to heed
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the table knows of n ids: rows are meaningful where `hit`."""
+
+    hit: NDArray[np.bool_]  # (n,)
+    codes: NDArray[np.uint16]  # (n, 6)
+    flags: NDArray[np.uint16]  # (n,)
+    status: NDArray[np.uint8]  # (n,)
+
+
+class NearTable:
+    """Rows by (id, version number). All methods may be called from any thread."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.sets = max(size_bytes // (SLOT_BYTES * WAYS), 1)
+        shape = (self.sets, WAYS)
+        self._ids = np.zeros(shape, np.int64)
+        self._versions = np.zeros(shape, np.uint16)
+        self._recent = np.zeros(shape, np.uint8)
+        self._codes = np.full((self.sets * WAYS, CODES), NO_CODE, np.uint16)
+        self._flags = np.zeros(self.sets * WAYS, np.uint16)
+        self._status = np.zeros(self.sets * WAYS, np.uint8)
+        self._lock = threading.Lock()
+        self._moment = 0
+        self._log: deque[tuple[int, NDArray[np.int64] | None]] = deque(maxlen=_LOG)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the table."""
+        arrays = (self._ids, self._versions, self._recent, self._codes, self._flags, self._status)
+        return sum(array.nbytes for array in arrays)
+
+    def moment(self) -> int:
+        """Now, as invalidations count it: take it before reading rows that are to be `put`."""
+        return self._moment
+
+    def _set_of(self, hashed: U64) -> NDArray[np.intp]:
+        scaled = (hashed >> np.uint64(32)) * np.uint64(self.sets)
+        return (scaled >> np.uint64(32)).astype(np.intp)
+
+    def get(self, ids: NDArray[np.int64], hashed: U64, number: int) -> Known:
+        """Rows of ids (n,) in a version."""
+        at = self._set_of(hashed)
+        with self._lock:
+            same = self._ids[at] == ids[:, None]
+            same &= self._versions[at] == number
+            way = same.argmax(axis=1)
+            slot = at * WAYS + way
+            hit = same.ravel()[np.arange(len(ids)) * WAYS + way]
+            self._recent.ravel()[slot[hit]] = 1
+            return Known(hit, self._codes[slot], self._flags[slot], self._status[slot])
+
+    def put(
+        self, ids: NDArray[np.int64], hashed: U64, number: int, rows: Decoded, moment: int
+    ) -> None:
+        """Keep rows (n,) that were read after `moment`, except those invalidated since."""
+        with self._lock:
+            fresh = self._fresh(ids, moment)
+            if fresh is None:
+                return
+            at = self._set_of(hashed)
+            there = self._ids[at]
+            score = 1 + self._recent[at].astype(np.int16)
+            score[there == 0] = 0
+            score[(there == ids[:, None]) & (self._versions[at] == number)] = -1
+            way = score.argmin(axis=1)
+            crowded = at[score.min(axis=1) > 1]
+            self._recent[crowded] = 0  # all were used of late: each has had its second chance
+            at, way = at[fresh], way[fresh]
+            slot = at * WAYS + way
+            self._ids[at, way] = ids[fresh]
+            self._versions[at, way] = number
+            self._recent[at, way] = 0
+            self._codes[slot] = rows.codes[fresh]
+            self._flags[slot] = rows.flags[fresh]
+            self._status[slot] = rows.status[fresh]
+
+    def _fresh(self, ids: NDArray[np.int64], moment: int) -> NDArray[np.bool_] | None:
+        """Rows (n,) bool that no invalidation since `moment` names; None: nobody can tell."""
+        if self._moment == moment:
+            return np.ones(len(ids), np.bool_)
+        if self._moment - moment > len(self._log):
+            return None
+        gone = [named for when, named in self._log if when > moment]
+        if any(named is None for named in gone):
+            return None
+        return ~np.isin(ids, np.concatenate([named for named in gone if named is not None]))
+
+    def drop(self, ids: NDArray[np.int64], hashed: U64) -> None:
+        """Forget ids (n,) in every version."""
+        at = self._set_of(hashed)
+        with self._lock:
+            self._moment += 1
+            self._log.append((self._moment, ids))
+            row, way = np.nonzero(self._ids[at] == ids[:, None])
+            self._ids[at[row], way] = 0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._moment += 1
+            self._log.append((self._moment, None))
+            self._ids[...] = 0
+            self._recent[...] = 0
