@@ -6,8 +6,8 @@ Each command's module adds its own arguments and runs; heavy libraries are impor
 import argparse
 import sys
 
+from export.errors import ExportError
 from export.reference import commands
-from export.reference.errors import ReferenceModelError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments)
-    except ReferenceModelError as error:
+    except ExportError as error:
         print(f"{parser.prog} {arguments.command}: {error}", file=sys.stderr)
         return 2
     return 0

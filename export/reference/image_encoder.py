@@ -6,7 +6,7 @@ of the graph, so that serving hands over plain bytes.
 """
 
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,8 @@ class ImageEncoder(nn.Module):
                 blocks.append(Block(channels, width, 2 if number and index == 0 else 1))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
+        # Centred first: rectified features share one large direction, which cosines would only see.
+        self.neck = nn.BatchNorm1d(channels)
         self.head = nn.Linear(channels, DIM)
         self.register_buffer("mean", torch.tensor(_MEAN).mul(255), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).mul(255), persistent=False)
@@ -67,7 +69,7 @@ class ImageEncoder(nn.Module):
         """Normalised float images (B, 3, 96, 96) -> unit float32 features (B, 384)."""
         x = F.relu(self.stem_norm(self.stem(image)))
         x = self.blocks(x).mean(dim=(2, 3))
-        return F.normalize(self.head(x).float(), dim=1)
+        return F.normalize(self.head(self.neck(x)).float(), dim=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels uint8 (B, 96, 96, 3) -> unit float32 features (B, 384)."""
@@ -82,4 +84,4 @@ class ImageEncoder(nn.Module):
         """
         model = cls()
         load_weights(model, path, "image_encoder")
-        return cast(Self, model.eval())
+        return model.eval()

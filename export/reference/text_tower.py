@@ -12,19 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from export.reference.errors import ReferenceModelError
-from export.reference.labels import noun
+from export.reference.templates import TEMPLATES, class_texts
 
 MAX_TOKENS = 128
-# A class is the mean of these; {raw} is the folder's name, {noun} what people call it.
-TEMPLATES = (
-    "{raw}",
-    "{noun}",
-    "a photo of a {raw}",
-    "a photo of a {noun}",
-    "a product photo of a {raw}",
-    "a picture of a {noun} for sale",
-    "clothing: {raw}",
-)
 
 
 def embed_texts(texts: Sequence[str], batch: int = 64) -> NDArray[np.float32]:
@@ -40,7 +30,7 @@ def embed_texts(texts: Sequence[str], batch: int = 64) -> NDArray[np.float32]:
         raise ReferenceModelError(
             f"the text tower needs {error.name}; install the extra: pip install 'tessera[export]'"
         ) from error
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR, local_files_only=True)
     tower = AutoModel.from_pretrained(MODEL_DIR, local_files_only=True).eval()
     order = np.argsort([len(text) for text in texts], kind="stable")  # little padding
@@ -60,11 +50,6 @@ def embed_texts(texts: Sequence[str], batch: int = 64) -> NDArray[np.float32]:
             pooled = (hidden * mask).sum(1) / mask.sum(1)
             rows[chosen] = F.normalize(pooled.float(), dim=1).numpy()
     return rows
-
-
-def class_texts(classes: Sequence[str]) -> list[str]:
-    """Every class in every template, templates outermost: len(TEMPLATES) * len(classes) texts."""
-    return [t.format(raw=name, noun=noun(name)) for t in TEMPLATES for name in classes]
 
 
 def class_rows(classes: Sequence[str]) -> NDArray[np.float32]:

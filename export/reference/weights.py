@@ -40,6 +40,7 @@ def save_weights(model: nn.Module, file: Path, card: dict[str, object]) -> None:
     state = {key: _narrowed(value) for key, value in model.state_dict().items()}
     part = file.with_suffix(".part")
     save_file(state, part)
+    part.chmod(0o644)  # safetensors keeps its files to their owner
     part.replace(file)
     note = file.with_suffix(".json")
     part = note.with_suffix(".json.part")
