@@ -129,6 +129,8 @@ def _infer_body(model: Model) -> dict[str, Any]:
     servable = model.servable
     examples = {}
     for name, graph in servable.manifest.graphs.items():
+        if any(spec.dtype == "float16" for spec in (*graph.inputs, *graph.outputs)):
+            continue  # JSON cannot carry it
         value = describe.example(graph)
         if name != servable.default_graph:
             value["parameters"] = {"graph": name}
