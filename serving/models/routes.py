@@ -49,7 +49,9 @@ def create(replica: Replica, model: Model) -> FastAPI:
     async def ready() -> None:
         _ = model.servable
 
-    app = http.create_app(replica, body_limit_bytes=BODY_LIMIT_BYTES, ready=ready)
+    app = http.create_app(
+        replica, body_limit_bytes=BODY_LIMIT_BYTES, ready=ready, public=frozenset({"/ready"})
+    )
 
     def served(request: Request) -> tuple[Servable, str]:
         """The version and the graph that a request names."""
@@ -113,6 +115,8 @@ def create(replica: Replica, model: Model) -> FastAPI:
                 tags=["model"],
                 openapi_extra=document,
                 response_class=Response,
+                # Health needs no key; of one version it does, and stays off the page.
+                include_in_schema=not (prefix and path == "/ready"),
                 name=f"{handler.__name__}{'_of_version' if prefix else ''}",
             )
 

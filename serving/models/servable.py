@@ -6,7 +6,7 @@ The sessions block in threads of their own; the event loop only queues and hands
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -33,6 +33,9 @@ from serving.waiting import Ticket
 # Fine enough that little is computed on padding, few enough that a runtime's buffers settle.
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
+# A rate at least this share of the best one is as good: what is left is measuring error.
+NEAR_BEST = 0.9
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -50,6 +53,17 @@ def default_graph(manifest: Manifest) -> str:
     return graphs[0] if len(graphs) == 1 else (usual or graphs)[0]
 
 
+def efficient_rows(seconds: Mapping[int, float]) -> int:
+    """The largest batch whose rate is near the best measured one.
+
+    Larger is not always faster: once a batch's activations outgrow the caches, every row costs
+    more, and whoever arrives meanwhile waits longer.
+    """
+    rates = {rows: rows / max(taken, 1e-9) for rows, taken in seconds.items()}
+    best = max(rates.values())
+    return max(rows for rows, rate in rates.items() if rate >= NEAR_BEST * best)
+
+
 class GraphRunner:
     """One graph: its session, its thread and its batcher."""
 
@@ -60,8 +74,9 @@ class GraphRunner:
         self.axis = batch_axis(session.graph)
         self._buckets = (*(b for b in BUCKETS if b < limits.rows), limits.rows)
         times = warm_up(session, self._buckets)
+        self.batch_rows = efficient_rows(times)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="session")
-        bounded = limits if self.axis is not None else replace(limits, rows=1)
+        bounded = replace(limits, rows=self.batch_rows)
         self._batcher = Batcher(self._compute, bounded, ServiceTimes(times))
 
     async def infer(self, inputs: Tensors, ticket: Ticket) -> tuple[Answer[Tensors], ...]:
@@ -71,13 +86,12 @@ class GraphRunner:
             raise InvalidRequestError(
                 f"{work.rows} rows: expected at most {self.limits.waiting} a request; send parts"
             )
-        if self.axis is None or work.rows <= self.limits.rows:
+        if self.axis is None or work.rows <= self.batch_rows:
             return (await self._batcher.submit(inputs, _for(ticket, work, work.rows)),)
-        starts = range(0, work.rows, self.limits.rows)
         tasks = []
-        for at in starts:
-            piece = {name: array[at : at + self.limits.rows] for name, array in inputs.items()}
-            rows = min(self.limits.rows, work.rows - at)
+        for at in range(0, work.rows, self.batch_rows):
+            piece = {name: array[at : at + self.batch_rows] for name, array in inputs.items()}
+            rows = min(self.batch_rows, work.rows - at)
             submitted = self._batcher.submit(piece, _for(ticket, work, rows))
             tasks.append(asyncio.ensure_future(submitted))
         try:
