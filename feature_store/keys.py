@@ -60,6 +60,7 @@ class Keys:
         self.pointer = f"{namespace}:v{{{first}}}".encode()
         self.pointer_element = b"$%d\r\n%b\r\n" % (len(self.pointer), self.pointer)
         self.registry = f"{namespace}:versions{{{first}}}".encode()
+        self.loads = f"{namespace}:loads{{{first}}}".encode()
         width = len(namespace) + 19
         frame = f"${width}\r\n"
         self._tags = np.array([tag.encode() for tag in tags()], "S3")

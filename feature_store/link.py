@@ -77,9 +77,7 @@ def open_link(address: Address, node: Node, deadline: float) -> Link:
             sock = socket.create_connection((node.host, node.port), left)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(left)
-            sock.connect(node.host)
+            sock = _connect_unix(node.host, left)
     except OSError as error:
         raise failure(node, error) from error
     try:
@@ -99,6 +97,17 @@ def open_link(address: Address, node: Node, deadline: float) -> Link:
         sock.close()
         raise
     return link
+
+
+def _connect_unix(path: str, seconds: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(seconds)
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def failure(node: Node, error: Exception) -> FeatureStoreError:

@@ -11,12 +11,13 @@ from . import catalog, marks, topology, versions
 from . import lookup as lookups
 from . import write as writes
 from .address import Address
-from .core import TIMEOUT_S, Core
+from .core import TIMEOUT_S, Core, Job, run_jobs
 from .errors import InputError
 from .ids import Ids, check_codes, check_flags, check_ids, check_sequence
 from .keys import Keys
 from .lookup import Found
 from .ops import Op
+from .wire import Reply, command
 from .write import Rows, WriteResult
 
 activate = versions.activate
@@ -91,3 +92,9 @@ def mark(core: Core, ad_ids: Ids, source: str, reason: str | None) -> Op[marks.B
 def all_versions(core: Core) -> Op[list[versions.Version]]:
     """See FeatureStore.versions."""
     return (yield from versions.versions(core))
+
+
+def admin(core: Core, *parts: bytes | str | int) -> Op[Reply]:
+    """One command to the node of the pointer."""
+    job = Job(0, command(*parts))
+    return (yield from run_jobs(core, [job], time.monotonic() + TIMEOUT_S))[0]

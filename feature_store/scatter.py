@@ -16,8 +16,9 @@ from .keys import TAGS, tag_of
 from .ops import Call, Exchange, Node, Op
 from .reading import Rows
 from .record import RECORD, SIZE, U64, hash_ids
+from .rows import RowsReader
 from .topology import slots_of
-from .wire import RepliesReader, RowsReader, ServerReplyError, command
+from .wire import RepliesReader, ServerReplyError, command
 
 REMAP_S = 0.1  # between two looks at the slots while something is wrong
 _ASKING = command("ASKING")

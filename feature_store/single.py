@@ -15,7 +15,7 @@ from .keys import tag_of
 from .ops import Call, Exchange, Op
 from .reading import Rows
 from .record import RECORD, U64
-from .wire import RowsReader
+from .rows import RowsReader
 
 REMAP_S = 0.1  # between two searches for a node's successor
 

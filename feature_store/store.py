@@ -18,6 +18,7 @@ from .lookup import Found
 from .marks import BlockResult, Source
 from .ops import Op
 from .versions import Version
+from .wire import Reply
 from .write import WriteResult
 
 if TYPE_CHECKING:
@@ -148,3 +149,7 @@ class FeatureStore:
     def retire(self, version: str) -> int:
         """Remove a version's records at a bounded rate; how many. Raises VersionInUseError."""
         return self._run(methods.retire(self._core, version))
+
+    def admin(self, *command: bytes | str | int) -> Reply:
+        """One command to the node of the pointer, for tools of this package."""
+        return self._run(methods.admin(self._core, *command))

@@ -1,0 +1,67 @@
+"""How much hardware a catalogue and its traffic need, from measured constants.
+
+In: ads, lookups per second, ids per lookup. Out: memory, shards, network, server CPU. The
+constants were measured with Valkey 9.1 and this package's records at a million ads (libc malloc);
+docs/decisions/0010-record-and-keys.md says how. A plan is a start, not a promise: measure there.
+"""
+
+import math
+from dataclasses import dataclass
+
+from .errors import InputError
+
+RECORD_BYTES = 90.0  # server memory per ad and version, key and hash table included
+LOOKUP_US = 12.0  # server CPU per lookup and shard that it reaches
+ID_US = 0.56  # server CPU per id
+REQUEST_BYTES = 29  # per id, to the server, for a namespace of three letters
+REPLY_BYTES = 31  # per id, from the server
+SHARE = 0.6  # of a server's thread and memory that is planned for
+SHARD_GB = 24.0  # memory of one shard: restarts and failovers stay quick
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a deployment needs. Memory and shards without replicas."""
+
+    ads: float
+    qps: float
+    ids: float
+    versions: int
+    memory_gb: float
+    shards: int
+    shards_for_memory: int
+    shards_for_cpu: int
+    server_cores: float
+    request_mb_s: float
+    reply_mb_s: float
+
+
+def plan(ads: float, qps: float, ids: float, versions: int = 2) -> Plan:
+    """Size a deployment that keeps `versions` versions of `ads` ads. Raises InputError."""
+    for name, value in (("ads", ads), ("qps", qps), ("ids", ids), ("versions", versions)):
+        if not 0 < value < 1e15:
+            raise InputError(f"{name} must be more than 0; found {value!r}")
+    memory = ads * versions * RECORD_BYTES
+    for_memory = max(math.ceil(memory / SHARE / (SHARD_GB * 1e9)), 1)
+    for_cpu = 1
+    # More shards mean more commands per lookup, so the number that suffices is searched.
+    while _cores(qps, ids, for_cpu) > for_cpu * SHARE and for_cpu < 4096:
+        for_cpu += 1
+    shards = max(for_memory, for_cpu)
+    return Plan(
+        ads,
+        qps,
+        ids,
+        versions,
+        memory / 1e9,
+        shards,
+        for_memory,
+        for_cpu,
+        _cores(qps, ids, shards),
+        qps * ids * REQUEST_BYTES / 1e6,
+        qps * ids * REPLY_BYTES / 1e6,
+    )
+
+
+def _cores(qps: float, ids: float, shards: int) -> float:
+    return qps * (ids * ID_US + min(shards, ids) * LOOKUP_US) / 1e6
