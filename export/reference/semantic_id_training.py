@@ -141,10 +141,10 @@ def kmeans(
         table = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], table)
         empty = torch.nonzero(counts == 0).flatten()
         if len(empty):
-            crowded = torch.multinomial(
-                counts[index], min(len(empty), len(rows)), generator=generator
-            )
-            table[empty[: len(crowded)]] = rows[crowded]
+            # Rows far from the centre of a crowded entry: what a new entry helps most.
+            need = counts[index] * (rows - table[index]).square().sum(1)
+            found = torch.multinomial(need + 1e-12, min(len(empty), len(rows)), generator=generator)
+            table[empty[: len(found)]] = rows[found]
     return table
 
 
