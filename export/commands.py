@@ -1,16 +1,19 @@
 """The commands' arguments, and what they print. Nothing heavy is imported before it is needed."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export import shipped
 from export.bundle import Bundle
-from export.errors import ExportError, IntegrityError
+from export.errors import ExportError, IntegrityError, MissingExtraError
 from export.hashing import HashCache
+from export.manifest import PRECISIONS
 from export.progress import steps
 from export.report import describe
 from export.repository import Repository
+from export.rules import check_name
 
 if TYPE_CHECKING:
     Choices = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -22,6 +25,16 @@ def add_commands(choices: "Choices") -> None:
     command.add_argument("--out", type=Path, required=True, metavar="REPO")
     command.add_argument("--only", action="append", choices=shipped.NAMES, metavar="NAME")
     command.set_defaults(run=_shipped)
+
+    command = choices.add_parser("onnx", help="export a trained model to ONNX and publish it")
+    command.add_argument("source", metavar="SOURCE", help="a model folder, or package.module:func")
+    command.add_argument("--out", type=Path, required=True, metavar="REPO")
+    command.add_argument("--name", required=True, metavar="NAME")
+    command.add_argument("--kind", choices=("image_encoder", "text_encoder"), help="which tower")
+    command.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    command.add_argument("--fallback", action="store_true", help="fp32 where it misses its bar")
+    command.add_argument("--dry-run", action="store_true", help="do everything but publish")
+    command.set_defaults(run=_onnx)
 
     command = choices.add_parser("inspect", help="print what a bundle takes, gives and was shown")
     command.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder REPO/NAME/VERSION")
@@ -57,6 +70,27 @@ def _shipped(arguments: argparse.Namespace) -> int:
     for outcome in outcomes:
         manifest = outcome.bundle.manifest
         print(f"{manifest.name} {manifest.version}: {outcome.reason}")
+    return 0
+
+
+def _onnx(arguments: argparse.Namespace) -> int:
+    repository, name = Repository(arguments.out), arguments.name
+    check_name(name)
+    with steps("export") as step:
+        step(name, "loading")
+        try:
+            from export.pipeline import Wanted, publish
+            from export.sources.families import open_source
+        except ImportError as error:
+            raise MissingExtraError(error.name or "torch") from error
+        source = open_source(arguments.source, arguments.kind or name)
+        wanted = Wanted(arguments.precision, arguments.fallback, arguments.dry_run)
+        bundle = publish(source, repository, name, partial(step, name), wanted)
+    print("\n".join(describe(bundle)))
+    if bundle.manifest.precision != arguments.precision:
+        print(f"{arguments.precision} missed its bar: this is {bundle.manifest.precision}")
+    if arguments.dry_run:
+        print("dry run: nothing was published")
     return 0
 
 

@@ -4,40 +4,74 @@ In: a `ModelSource`. Out: a bundle in a repository.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from export import parity
 from export.bundle import Bundle
-from export.errors import ParityError
+from export.errors import GraphError, ParityError
 from export.manifest import Graph, Manifest, Parity
 from export.onnx_graph import write_graph
+from export.precision import reduce
 from export.repository import Repository
-from export.sources.source import ModelSource
+from export.sources.source import GraphSource, ModelSource
 
 Step = Callable[[str], None]
 
 
-def publish(source: ModelSource, repository: Repository, name: str, step: Step) -> Bundle:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to make of a source. fallback: fp32 where the precision misses its bar."""
+
+    precision: str = "fp32"
+    fallback: bool = False
+    dry_run: bool = False
+
+
+def publish(
+    source: ModelSource,
+    repository: Repository,
+    name: str,
+    step: Step,
+    wanted: Wanted = Wanted(),
+) -> Bundle:
     """Export a source and publish it as the next version of `name`.
 
     Args:
         step: told what is being done, a few words each time.
+        wanted: precision, and whether to publish at all.
+
+    Returns: the published bundle; on a dry run the draft, whose files are gone.
 
     Raises:
         GraphError: the graph cannot be exported or does not run.
         ParityError: it runs and computes something else; nothing was published.
     """
-    with repository.staging(name) as folder:
-        draft = build(source, folder, name, step)
-        step("publishing")
-        return repository.publish(draft)
+    try:
+        if wanted.dry_run:
+            with TemporaryDirectory(prefix="export-") as scratch:
+                return build(source, Path(scratch), name, step, wanted.precision)
+        with repository.staging(name) as folder:
+            draft = build(source, folder, name, step, wanted.precision)
+            step("publishing")
+            return repository.publish(draft)
+    except ParityError as error:
+        if not wanted.fallback or wanted.precision == "fp32":
+            raise
+        step(f"falling back to fp32: {error}")
+        return publish(source, repository, name, step, Wanted(dry_run=wanted.dry_run))
 
 
-def build(source: ModelSource, folder: Path, name: str, step: Step) -> Bundle:
+def build(
+    source: ModelSource, folder: Path, name: str, step: Step, precision: str = "fp32"
+) -> Bundle:
     """Write a draft bundle into an empty folder. Raises as `publish` does."""
+    if precision != "fp32" and any(_gives_ids(graph) for graph in source.graphs.values()):
+        raise GraphError(f"{source.kind} gives IDs, which must be exact: export it in fp32")
     graphs: dict[str, Graph] = {}
     figures: list[Parity] = []
     opset = 0
@@ -45,18 +79,21 @@ def build(source: ModelSource, folder: Path, name: str, step: Step) -> Bundle:
         file = folder / f"{graph_name}.onnx"
         step(f"tracing {graph_name}")
         opset = write_graph(graph, file)
+        if precision != "fp32":
+            step(f"reducing {graph_name} to {precision}")
+            reduce(file, precision)
         step(f"comparing {graph_name} with its source")
         figures += parity.measure(graph_name, graph, file)
         graphs[graph_name] = Graph(file.name, graph.inputs, graph.outputs)
     measured = tuple(figures)
-    if failures := parity.failures(measured, "fp32"):
+    if failures := parity.failures(measured, precision):
         raise ParityError(failures, parity.lines(measured))
     for file_name, data in source.files.items():
         (folder / file_name).write_bytes(data)
     manifest = Manifest(
         name=name,
         kind=source.kind,
-        precision="fp32",
+        precision=precision,
         graphs=graphs,
         source=source.source,
         parity=measured,
@@ -69,3 +106,7 @@ def build(source: ModelSource, folder: Path, name: str, step: Step) -> Bundle:
         },
     )
     return Bundle.draft(folder, manifest)
+
+
+def _gives_ids(graph: GraphSource) -> bool:
+    return any(tensor.dtype.startswith(("int", "uint")) for tensor in graph.outputs)

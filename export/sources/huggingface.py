@@ -44,7 +44,6 @@ def load_model(folder: Path) -> torch.nn.Module:
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
-            attn_implementation="sdpa",
         )
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(f"{folder} is no model that transformers can open: {error}") from error

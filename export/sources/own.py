@@ -14,7 +14,8 @@ from export.reference.image_encoder import DIM, SIZE, ImageEncoder
 from export.reference.photos import RESIZE_RULE
 from export.reference.weights import SHIPPED
 from export.revision import file_revision
-from export.sources.card import read_card
+from export.sources.card import load_own, read_card
+from export.sources.image import random_pixels
 from export.sources.semantic_id import read_semantic_id
 from export.sources.source import GraphSource, ModelSource
 
@@ -22,15 +23,10 @@ from export.sources.source import GraphSource, ModelSource
 def read_image_encoder(weights: Path | None = None) -> ModelSource:
     """Read the reference image tower, by default the shipped one."""
     file = weights or SHIPPED / "image_encoder.safetensors"
-    module = ImageEncoder.from_weights(file)
+    module = load_own(ImageEncoder.from_weights, file)
 
     def sample(sizes: Mapping[str, int], generator: torch.Generator) -> tuple[torch.Tensor]:
-        """Smooth colours with some noise: nearer to photos than noise alone."""
-        coarse = torch.rand((sizes["batch"], 3, 6, 6), generator=generator)
-        smooth = torch.nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic")
-        noise = 0.05 * torch.randn(smooth.shape, generator=generator)
-        pixels = ((smooth + noise).clamp(0, 1) * 255).to(torch.uint8)
-        return (pixels.permute(0, 2, 3, 1).contiguous(),)
+        return (random_pixels(sizes["batch"], (SIZE, SIZE), generator),)
 
     graph = GraphSource(
         module=module,

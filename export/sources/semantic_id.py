@@ -18,7 +18,7 @@ from export.manifest import Source, TensorSpec
 from export.reference.semantic_id import DIM, LEVELS, SemanticId
 from export.reference.weights import SHIPPED
 from export.revision import file_revision
-from export.sources.card import read_card
+from export.sources.card import load_own, read_card
 from export.sources.source import GraphSource, ModelSource
 
 # float32 holds values of a unit vector to 2^-24 of their size or better; the grid keeps that.
@@ -90,7 +90,7 @@ def read_semantic_id(weights: Path | None = None) -> ModelSource:
     return ModelSource(
         kind="semantic_id",
         source=Source("tessera/semantic_id", file_revision(file)),
-        graphs=semantic_id_graphs(SemanticId.from_weights(file)),
+        graphs=semantic_id_graphs(load_own(SemanticId.from_weights, file)),
         metadata={
             "dimension": DIM,
             "levels": [name for name, _ in LEVELS],

@@ -18,7 +18,11 @@ from export.manifest import Source, TensorSpec
 from export.revision import folder_revision
 from export.sources.huggingface import load_model, read_json
 from export.sources.source import GraphSource, ModelSource
+from export.sources.tokenizer import read_tokenizer
 
+BARE_FAMILIES = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta")
+# Their positions are counted from two on.
+_OFFSET_POSITIONS = ("mpnet", "roberta", "xlm-roberta")
 _POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
 
@@ -49,18 +53,43 @@ def read_text_encoder(folder: Path, name: str | None = None) -> ModelSource:
     Raises:
         SourceError: a file is missing, or a module of the folder is of no supported type.
     """
-    config = read_json(folder / "config.json")
-    tokenizer, settings = _tokenizer(folder, int(config.get("max_position_embeddings", 512)))
-    module = SentenceEncoder(load_model(folder), _pooling(folder)).eval()
+    transformer: Any = load_model(folder)
+    config = transformer.config
+    positions = int(config.max_position_embeddings)
+    if config.model_type in _OFFSET_POSITIONS:
+        positions -= 2
+    tokenizer = read_tokenizer(folder, positions)
+    module = SentenceEncoder(transformer, _pooling(folder)).eval()
+    return text_source(
+        module,
+        Source(name or folder.name, folder_revision(folder)),
+        tokenizer,
+        {"dimension": int(config.hidden_size), "vocabulary": int(config.vocab_size)},
+        {"pooling": module.pooling},
+    )
+
+
+def text_source(
+    module: torch.nn.Module,
+    source: Source,
+    tokenizer: tuple[bytes, Mapping[str, Any]],
+    sizes: Mapping[str, int],
+    metadata: Mapping[str, object],
+) -> ModelSource:
+    """A text tower that takes `input_ids`, `attention_mask` and gives unit rows.
+
+    Args:
+        tokenizer: as `read_tokenizer` gives it.
+        sizes: `dimension` of the features and `vocabulary` of the ids.
+    """
+    file, settings = tokenizer
     length = int(settings["max_length"])
-    dimension = int(config["hidden_size"])
-    vocabulary = int(config["vocab_size"])
 
     def sample(
-        sizes: Mapping[str, int], generator: torch.Generator
+        axes: Mapping[str, int], generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        shape = (sizes["batch"], sizes["sequence"])
-        ids = torch.randint(0, vocabulary, shape, generator=generator)
+        shape = (axes["batch"], axes["sequence"])
+        ids = torch.randint(0, sizes["vocabulary"], shape, generator=generator)
         # Rows of every length: padding must not change what a row gives.
         lengths = torch.randint(1, shape[1] + 1, (shape[0], 1), generator=generator)
         return ids, (torch.arange(shape[1])[None] < lengths).long()
@@ -71,16 +100,19 @@ def read_text_encoder(folder: Path, name: str | None = None) -> ModelSource:
             TensorSpec(name, "int64", ("batch", "sequence"))
             for name in ("input_ids", "attention_mask")
         ),
-        outputs=(TensorSpec("text_features", "float32", ("batch", dimension)),),
+        outputs=(TensorSpec("text_features", "float32", ("batch", sizes["dimension"])),),
         sample=sample,
-        axes={"batch": (1, 3, 8, 32), "sequence": (2, 7, 33, length)},
+        axes={
+            "batch": (1, 3, 8, 32),
+            "sequence": tuple(min(tokens, length) for tokens in (2, 7, 33, length)),
+        },
     )
     return ModelSource(
         kind="text_encoder",
-        source=Source(name or folder.name, folder_revision(folder)),
+        source=source,
         graphs={"model": graph},
-        files={"tokenizer.json": tokenizer},
-        metadata={"dimension": dimension, "pooling": module.pooling, "tokenizer": settings},
+        files={"tokenizer.json": file},
+        metadata={"dimension": sizes["dimension"], "tokenizer": dict(settings), **metadata},
     )
 
 
@@ -97,30 +129,3 @@ def _pooling(folder: Path) -> str:
     if len(modes) != 1 or len(others) != 1:
         raise SourceError(f"{folder}: pooling must be one of {sorted(_POOLING)}, found {others}")
     return modes[0]
-
-
-def _tokenizer(folder: Path, positions: int) -> tuple[bytes, dict[str, Any]]:
-    """The folder's tokenizer, cutting at its own length and padding to the longest of a batch."""
-    from tokenizers import Tokenizer
-
-    file = folder / "tokenizer.json"
-    if not file.exists():
-        raise SourceError(f"{file} is missing: save the folder again with a fast tokenizer")
-    tokenizer = Tokenizer.from_file(str(file))
-    truncation, padding = tokenizer.truncation or {}, tokenizer.padding or {}
-    length = int(truncation.get("max_length") or _configured_length(folder) or positions)
-    pad_token = str(padding.get("pad_token", "[PAD]"))
-    pad_id = tokenizer.token_to_id(pad_token)
-    if pad_id is None:
-        raise SourceError(f"{file} names no padding token and has no '[PAD]'")
-    tokenizer.enable_truncation(min(length, positions))
-    # Not to a fixed length: short texts would pay for the longest that is allowed.
-    tokenizer.enable_padding(pad_id=pad_id, pad_token=pad_token)
-    settings = {"file": "tokenizer.json", "max_length": min(length, positions)}
-    settings |= {"padding": "longest", "pad_id": pad_id, "pad_token": pad_token}
-    return tokenizer.to_str().encode(), settings
-
-
-def _configured_length(folder: Path) -> int | None:
-    file = folder / "sentence_bert_config.json"
-    return int(read_json(file)["max_seq_length"]) if file.exists() else None

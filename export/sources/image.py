@@ -1,0 +1,109 @@
+"""Image towers: CLIP, SigLIP, Chinese-CLIP, ViT, DINOv2, from their Hugging Face folders.
+
+In: a folder with `config.json`, safetensors and `preprocessor_config.json`. Out: a graph from
+`pixels` uint8 (B, H, W, 3), RGB, to `image_features` float32 (B, D), unit rows; scaling and
+normalisation are inside, resizing is left to serving.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from export.errors import SourceError
+from export.manifest import Source, TensorSpec
+from export.revision import folder_revision
+from export.sources.huggingface import load_model, read_json
+from export.sources.source import GraphSource, ModelSource
+
+DUAL = ("clip", "siglip", "siglip2", "chinese_clip")
+IMAGE_ONLY = ("vit", "dinov2")
+_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+class ImageTower(torch.nn.Module):
+    """Bytes to unit features: scaling, normalisation, the tower, L2 normalisation."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, model: Any, settings: Mapping[str, Any], *, dual: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.dual = dual
+        scale = float(settings.get("rescale_factor", 1 / 255))
+        normalise = settings.get("do_normalize", True)
+        mean = torch.tensor(settings["image_mean"] if normalise else [0.0] * 3)
+        std = torch.tensor(settings["image_std"] if normalise else [1.0] * 3)
+        self.register_buffer("mean", mean / scale, persistent=False)
+        self.register_buffer("std", std / scale, persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, 3) uint8 -> (B, D) float32, unit rows."""
+        values = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+        if self.dual:
+            features = self.model.get_image_features(pixel_values=values).pooler_output
+        else:
+            # The class token, as both families' papers read it out.
+            features = self.model(pixel_values=values).last_hidden_state[:, 0]
+        return torch.nn.functional.normalize(features, dim=-1)
+
+
+def read_image_encoder(folder: Path) -> ModelSource:
+    """Read an image tower.
+
+    Raises:
+        SourceError: a file is missing, or the preprocessing is of a kind that is not known.
+    """
+    config = read_json(folder / "config.json")
+    settings = read_json(folder / "preprocessor_config.json")
+    if not {"image_mean", "image_std"} <= set(settings):
+        raise SourceError(f"{folder}/preprocessor_config.json names no image_mean and image_std")
+    height, width, rule = _size(settings)
+    dual = config["model_type"] in DUAL
+    module = ImageTower(load_model(folder), settings, dual=dual).eval()
+    with torch.inference_mode():
+        blank = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+        dimension = int(module(blank).shape[-1])
+
+    def sample(sizes: Mapping[str, int], generator: torch.Generator) -> tuple[torch.Tensor]:
+        return (random_pixels(sizes["batch"], (height, width), generator),)
+
+    graph = GraphSource(
+        module,
+        (TensorSpec("pixels", "uint8", ("batch", height, width, 3)),),
+        (TensorSpec("image_features", "float32", ("batch", dimension)),),
+        sample,
+        {"batch": (1, 3, 8, 16)},
+    )
+    return ModelSource(
+        kind="image_encoder",
+        source=Source(folder.name, folder_revision(folder)),
+        graphs={"model": graph},
+        metadata={"dimension": dimension, "height": height, "width": width, "resize": rule},
+    )
+
+
+def random_pixels(count: int, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+    """Smooth colours with some noise, nearer to photos than noise alone: uint8 (n, H, W, 3)."""
+    coarse = torch.rand((count, 3, 6, 6), generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic")
+    noise = 0.05 * torch.randn(smooth.shape, generator=generator)
+    pixels = ((smooth + noise).clamp(0, 1) * 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous()
+
+
+def _size(settings: Mapping[str, Any]) -> tuple[int, int, str]:
+    """Height, width, and in words what must be done to a picture before."""
+    wanted = settings.get("crop_size" if settings.get("do_center_crop") else "size")
+    wanted = settings.get("size") if wanted is None else wanted
+    if isinstance(wanted, int):
+        wanted = {"height": wanted, "width": wanted}
+    if not isinstance(wanted, dict) or not {"height", "width"} <= set(wanted):
+        raise SourceError(f"preprocessor_config.json: no fixed height and width, found {wanted}")
+    height, width = int(wanted["height"]), int(wanted["width"])
+    how = _FILTERS.get(int(settings.get("resample", 3)), "bicubic")
+    crops = bool(settings.get("do_center_crop"))
+    rule = "shorter side, centre crop" if crops else "stretch"
+    return height, width, f"RGB, {rule} to {height}x{width} ({how}, antialiased)"
