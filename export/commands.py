@@ -33,6 +33,7 @@ def add_commands(choices: "Choices") -> None:
     command.add_argument("--kind", choices=("image_encoder", "text_encoder"), help="which tower")
     command.add_argument("--precision", choices=PRECISIONS, default="fp32")
     command.add_argument("--fallback", action="store_true", help="fp32 where it misses its bar")
+    command.add_argument("--sign", type=Path, metavar="KEY", help="private key, from `keys`")
     command.add_argument("--dry-run", action="store_true", help="do everything but publish")
     command.set_defaults(run=_onnx)
 
@@ -49,7 +50,13 @@ def add_commands(choices: "Choices") -> None:
     command.add_argument("name", nargs="?", metavar="NAME")
     command.add_argument("version", nargs="?", metavar="VERSION")
     command.add_argument("--full", action="store_true", help="hash again what was hashed before")
+    command.add_argument("--key", type=Path, help="public key that must have signed them")
     command.set_defaults(run=_verify)
+
+    command = choices.add_parser("keys", help="make a pair of keys that sign bundles")
+    command.add_argument("private", type=Path, metavar="PRIVATE")
+    command.add_argument("public", type=Path, metavar="PUBLIC")
+    command.set_defaults(run=_keys)
 
     command = choices.add_parser("pin", help="hold `latest` at a version, or let go with `latest`")
     command.add_argument("repository", type=Path, metavar="REPO")
@@ -74,7 +81,8 @@ def _shipped(arguments: argparse.Namespace) -> int:
 
 
 def _onnx(arguments: argparse.Namespace) -> int:
-    repository, name = Repository(arguments.out), arguments.name
+    repository = Repository(arguments.out, private_key=arguments.sign)
+    name = arguments.name
     check_name(name)
     with steps("export") as step:
         step(name, "loading")
@@ -110,7 +118,7 @@ def _ls(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    repository = Repository(arguments.repository)
+    repository = Repository(arguments.repository, public_key=arguments.key)
     bad = 0
     for name in [arguments.name] if arguments.name else repository.names():
         wanted = [arguments.version] if arguments.version else repository.versions(name)
@@ -123,6 +131,14 @@ def _verify(arguments: argparse.Namespace) -> int:
                 print(f"{name} {version}: {error}")
     if bad:
         raise IntegrityError(f"{bad} of these must not be loaded")
+    return 0
+
+
+def _keys(arguments: argparse.Namespace) -> int:
+    from export.signature import make_keys
+
+    make_keys(arguments.private, arguments.public)
+    print(f"{arguments.private} signs (`onnx --sign`), {arguments.public} is for `verify --key`")
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from export.errors import GraphError, MissingExtraError
 
 _MATMULS = ["MatMul", "Gemm"]
-# With less than this share of a graph's weights in matmuls, and int8 matmuls change hardly anything.
+# Below this share of the weights in matmuls, int8 matmuls change hardly anything.
 _WORTHWHILE = 0.25
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from export.bundle import Bundle
 from export.errors import IntegrityError, ManifestError, NotFoundError, RepositoryError
 from export.hashing import HashCache, digest_file
-from export.manifest import MANIFEST_FILE, dump
+from export.manifest import MANIFEST_FILE, Manifest, dump
 from export.rules import check_name, is_version
 from export.staging import locked, staging, sync, write_atomic
 
@@ -32,12 +32,25 @@ class _Pointer:
 
 
 class Repository:
-    """Bundles below one local folder. Opening needs only read access."""
+    """Bundles below one local folder. Opening needs only read access.
 
-    def __init__(self, root: str | Path) -> None:
+    Args:
+        public_key: file of the key that must have signed whatever is opened.
+        private_key: file of the key that signs whatever is published.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        public_key: Path | None = None,
+        private_key: Path | None = None,
+    ) -> None:
         if "://" in str(root):
             raise RepositoryError(f"{root} is not a local folder: copy or mount the bundles first")
         self.root = Path(root)
+        self._public_key = public_key
+        self._private_key = private_key
 
     def names(self) -> list[str]:
         """All names that have a version, sorted."""
@@ -73,6 +86,7 @@ class Repository:
         Raises:
             NotFoundError: no such name or version.
             ManifestError, IntegrityError: the folder must not be loaded.
+            SignatureError: a key is required to have signed it, and has not.
         """
         wanted = self.latest(name) if version == "latest" else version
         if wanted not in self.versions(name):
@@ -84,6 +98,10 @@ class Repository:
         found = (bundle.manifest.name, bundle.manifest.version)
         if found != (name, wanted):
             raise IntegrityError(f"{bundle.directory} says that it is {found[0]} {found[1]}")
+        if self._public_key is not None:
+            from export import signature
+
+            signature.verify(bundle.manifest, self._public_key)
         return bundle
 
     def staging(self, name: str) -> AbstractContextManager[Path]:
@@ -105,7 +123,9 @@ class Repository:
                 with locked(folder):
                     version = self._next(name)
                     created = datetime.now(UTC).isoformat(timespec="seconds")
-                    manifest = replace(bundle.manifest, version=str(version), created=created)
+                    manifest = self._signed(
+                        replace(bundle.manifest, version=str(version), created=created)
+                    )
                     _write(staged / MANIFEST_FILE, dump(manifest))
                     sync(staged)
                     if _rename(staged, folder / str(version)):
@@ -134,6 +154,13 @@ class Repository:
                 raise NotFoundError(f"{name!r} has no version before {current} to go back to")
             self._point(name, replace(self._pointer(name), pinned=older[-1]))
             return older[-1]
+
+    def _signed(self, manifest: Manifest) -> Manifest:
+        if self._private_key is None:
+            return replace(manifest, signature=None)
+        from export import signature
+
+        return signature.sign(manifest, self._private_key)
 
     def _existing(self, name: str) -> Path:
         self.latest(name)
