@@ -7,7 +7,7 @@ call: rows of two versions never mix. When a version has been replaced, the next
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from export import Bundle, Repository
 from export.errors import ExportError
+from serving.encode.cache import CachedInfer
 from serving.encode.pipeline import (
     IMAGE,
     MODELS,
@@ -27,7 +28,7 @@ from serving.encode.pipeline import (
     Vectors,
 )
 from serving.encode.text import TextTokenizer
-from serving.errors import ConfigurationError, NotFoundError, UnavailableError
+from serving.errors import NotFoundError, UnavailableError
 from serving.image import DecodedImage, ImagePool
 from serving.models.handles import ModelHandle
 
@@ -41,9 +42,9 @@ _Answer = TypeVar("_Answer")
 class ModelHandles:
     """`infer` of the model applications, each at one version."""
 
-    def __init__(self, versions: dict[str, str]) -> None:
-        self.versions = versions
-        self._handles = {name: ModelHandle(name) for name in versions}
+    def __init__(self, handles: Mapping[str, ModelHandle], versions: Mapping[str, str]) -> None:
+        self._handles = handles
+        self._versions = versions
 
     async def __call__(self, name: str, tensors: Tensors) -> Tensors:
         """Run the model's default graph, in parts of at most CALL_BYTES."""
@@ -54,7 +55,7 @@ class ModelHandles:
             *(
                 self._handles[name].infer(
                     {key: array[at : at + step] for key, array in tensors.items()},
-                    self.versions[name],
+                    self._versions[name],
                 )
                 for at in range(0, rows, step)
             )
@@ -67,7 +68,8 @@ class ModelHandles:
 def towers(bundles: dict[str, Bundle]) -> Towers:
     """What the encoder must know of its models, from their bundles.
 
-    Raises ConfigurationError when the tokenizer was learned on other encoders than these.
+    Raises UnavailableError when the tokenizer was learned on other encoders than these: its codes
+    would be well-formed and wrong.
     """
     image, text, semantic_id = (bundles[name].manifest for name in (IMAGE, TEXT, SEMANTIC_ID))
     learned_on = semantic_id.metadata.get("encoders")
@@ -75,7 +77,7 @@ def towers(bundles: dict[str, Bundle]) -> Towers:
         for manifest in (image, text):
             revision = learned_on.get(manifest.name)
             if revision is not None and revision != manifest.source.revision:
-                raise ConfigurationError(
+                raise UnavailableError(
                     f"semantic_id {semantic_id.version} was learned on {manifest.name} {revision}, "
                     f"but {manifest.source.revision} is served; train it on this one, or load "
                     "the version that it was learned on"
@@ -90,18 +92,18 @@ def towers(bundles: dict[str, Bundle]) -> Towers:
     return Towers(tokenizer, (int(height), int(width)), int(dimension), versions)
 
 
-async def served_versions() -> dict[str, str]:
+async def served_versions(handles: Mapping[str, ModelHandle]) -> dict[str, str]:
     """The version of each model that its replicas serve. Raises UnavailableError."""
-    found = await asyncio.gather(*(ModelHandle(name).version() for name in MODELS))
-    return dict(zip(MODELS, found, strict=True))
+    found = await asyncio.gather(*(handle.version() for handle in handles.values()))
+    return dict(zip(handles, found, strict=True))
 
 
-async def connect(models: Path, images: ImagePool) -> Encoder:
+async def connect(models: Path, handles: Mapping[str, ModelHandle], images: ImagePool) -> Encoder:
     """An encoder over the versions that are served now.
 
     Raises UnavailableError while a model application does not answer.
     """
-    versions = await served_versions()
+    versions = await served_versions(handles)
 
     def read() -> Towers:
         repository = Repository(models)
@@ -110,7 +112,8 @@ async def connect(models: Path, images: ImagePool) -> Encoder:
         except ExportError as error:
             raise UnavailableError(f"the bundle that is served cannot be read: {error}") from error
 
-    return Encoder(ModelHandles(versions), await asyncio.to_thread(read), images)
+    cached = CachedInfer(ModelHandles(handles, versions), (IMAGE, TEXT))
+    return Encoder(cached, await asyncio.to_thread(read), images)
 
 
 class ServedEncoder:
@@ -122,13 +125,14 @@ class ServedEncoder:
     def __init__(self, models: Path, images: ImagePool) -> None:
         self._models = models
         self._images = images
+        self._handles = {name: ModelHandle(name) for name in MODELS}
         self._encoder: Encoder | None = None
         self._checked = 0.0
         self._lock = asyncio.Lock()
 
     async def ready(self) -> None:
         """Raises UnavailableError while a model application does not answer."""
-        await served_versions()
+        await served_versions(self._handles)
 
     async def encode(
         self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
@@ -171,10 +175,10 @@ class ServedEncoder:
         """The encoder, opened anew if it is still `stale` or other versions serve by now."""
         async with self._lock:
             if self._encoder is None or self._encoder is stale:
-                self._encoder = await connect(self._models, self._images)
+                self._encoder = await connect(self._models, self._handles, self._images)
             elif time.monotonic() - self._checked > RECHECK_S:
-                if await served_versions() != self._encoder.towers.versions:
-                    self._encoder = await connect(self._models, self._images)
+                if await served_versions(self._handles) != self._encoder.towers.versions:
+                    self._encoder = await connect(self._models, self._handles, self._images)
             else:
                 return self._encoder
             self._checked = time.monotonic()

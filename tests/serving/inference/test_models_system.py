@@ -37,9 +37,9 @@ def bearer(system: System, key: str = "read") -> dict[str, str]:
 
 
 async def test_the_stock_clients_get_the_same_rows(system: System, http, grpc) -> None:
-    headers = bearer(system)
-    over_http = http.infer("image_encoder", pixels(triton_http), headers=headers)
-    routed = {"application": "image_encoder", **headers}
+    # The HTTP client writes into the headers it is given, so each call gets its own.
+    over_http = http.infer("image_encoder", pixels(triton_http), headers=bearer(system))
+    routed = {"application": "image_encoder", **bearer(system)}
     over_grpc = grpc.infer("image_encoder", pixels(triton_grpc), headers=routed)
     async with triton_grpc_aio.InferenceServerClient(system.grpc) as client:
         made = pixels(triton_grpc_aio)
@@ -52,10 +52,9 @@ async def test_the_stock_clients_get_the_same_rows(system: System, http, grpc) -
 
 
 def test_large_tensors_pass(system: System, http, grpc) -> None:
-    headers = bearer(system)
-    result = http.infer("image_encoder", pixels(triton_http, 300), headers=headers)
+    result = http.infer("image_encoder", pixels(triton_http, 300), headers=bearer(system))
     assert result.as_numpy("image_features").shape == (300, 384)
-    routed = {"application": "image_encoder", **headers}
+    routed = {"application": "image_encoder", **bearer(system)}
     result = grpc.infer("image_encoder", pixels(triton_grpc, 300), headers=routed)
     assert result.as_numpy("image_features").shape == (300, 384)
 
