@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.errors import ExportError, MissingExtraError, NotFoundError, SourceError
+from export.errors import ExportError, MissingExtraError, SourceError
 from export.manifest import Source
 from export.repository import Bundle, Repository
 from export.revision import file_revision, folder_revision
@@ -28,7 +28,7 @@ _WEIGHTS = Path(__file__).parent / "reference" / "weights"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one name: the bundle that serves, and why it was made or kept."""
+    """What became of one name: its newest bundle, and why it was made or kept."""
 
     bundle: Bundle
     made: bool
@@ -94,12 +94,16 @@ def text_folder() -> Path:
 
 
 def _kept(repository: Repository, name: str) -> tuple[Bundle | None, str]:
-    """The bundle that serves if it may stay, and the reason either way."""
+    """The newest bundle if it may stay, and the reason either way.
+
+    The newest, not the one that serves: while an older one is pinned, there is nothing to make.
+    """
     wanted = source(name)
-    try:
-        bundle = repository.open(name)
-    except NotFoundError:
+    versions = repository.versions(name)
+    if not versions:
         return None, "was missing"
+    try:
+        bundle = repository.open(name, versions[-1])
     except ExportError as error:
         return None, f"replaces one that does not open ({error})"
     found = bundle.manifest.source

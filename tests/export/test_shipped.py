@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from export import Repository, parity, shipped
 from export.__main__ import main
 from export.bundle import Bundle
-from export.manifest import MANIFEST_FILE
+from export.manifest import MANIFEST_FILE, Source
 from export.revision import folder_revision
+from export.sources.card import read_card
 
 TEXTS = [
     "red running shoes",
@@ -83,6 +85,25 @@ def test_what_is_there_is_not_made_again(
     assert main(["shipped", "--out", str(repository.root), "--only", "text_encoder"]) == 0
     assert capsys.readouterr().out == "text_encoder 1: is there\n"
     assert repository.versions("text_encoder") == ["1"]
+
+
+def test_the_shipped_tokenizer_was_learned_on_the_shipped_encoders() -> None:
+    card = read_card(Path(shipped.__file__).parent / "reference/weights/semantic_id.safetensors")
+    towers = ("image_encoder", "text_encoder")
+    assert card["encoders"] == {name: shipped.source(name).revision for name in towers}
+
+
+def test_while_an_older_one_is_pinned_nothing_is_made(tmp_path: Path, make_draft: Any) -> None:
+    repository = Repository(tmp_path / "repository")
+    draft = make_draft(name="image_encoder")
+    old = replace(draft.manifest, source=Source("tessera/image_encoder", "sha256:old"))
+    new = replace(draft.manifest, source=shipped.source("image_encoder"))
+    for manifest in (old, new):
+        repository.publish(Bundle(draft.directory, manifest))
+    repository.pin("image_encoder", "1")
+    assert main(["shipped", "--out", str(repository.root), "--only", "image_encoder"]) == 0
+    assert repository.versions("image_encoder") == ["1", "2"]
+    assert repository.latest("image_encoder") == "1"
 
 
 def test_a_bundle_of_somebody_else_stays(
