@@ -32,6 +32,9 @@ def add_commands(choices: "Choices") -> None:
     command.add_argument("--name", required=True, metavar="NAME")
     command.add_argument("--kind", choices=("image_encoder", "text_encoder"), help="which tower")
     command.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    command.add_argument(
+        "--samples", type=Path, help="photos' folder, texts' file or vectors' .npy for parity"
+    )
     command.add_argument("--fallback", action="store_true", help="fp32 where it misses its bar")
     command.add_argument("--sign", type=Path, metavar="KEY", help="private key, from `keys`")
     command.add_argument("--dry-run", action="store_true", help="do everything but publish")
@@ -89,9 +92,12 @@ def _onnx(arguments: argparse.Namespace) -> int:
         try:
             from export.pipeline import Wanted, publish
             from export.sources.families import open_source
+            from export.sources.samples import with_samples
         except ImportError as error:
             raise MissingExtraError(error.name or "torch") from error
         source = open_source(arguments.source, arguments.kind or name)
+        if arguments.samples is not None:
+            source = with_samples(source, arguments.samples)
         wanted = Wanted(arguments.precision, arguments.fallback, arguments.dry_run)
         bundle = publish(source, repository, name, partial(step, name), wanted)
     print("\n".join(describe(bundle)))

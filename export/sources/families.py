@@ -1,11 +1,13 @@
 """From what the command line names to a `ModelSource`: a folder, or a function of yours.
 
-In: `FOLDER` or `package.module:function`. Out: whatever the family's reader gives.
+In: `FOLDER`, `package.module:function`, or the name of a model that the package carries. Out:
+whatever the family's reader gives.
 """
 
 import importlib
 from pathlib import Path
 
+from export import shipped
 from export.errors import SourceError
 from export.sources.huggingface import read_json
 from export.sources.image import DUAL, IMAGE_ONLY
@@ -24,6 +26,8 @@ def open_source(spec: str, kind: str | None) -> ModelSource:
     Raises:
         SourceError: nothing there, an unknown family, or pickled weights.
     """
+    if spec in shipped.NAMES:
+        return shipped.read(spec)
     path = Path(spec)
     if path.is_dir():
         return _open_folder(path.resolve(), kind)

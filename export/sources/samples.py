@@ -1,0 +1,121 @@
+"""Real inputs for parity: photos, texts or vectors instead of random ones.
+
+In: a folder of pictures, a file with a text a line, or an `.npy` of vectors. Out: the same
+`ModelSource`, whose graphs are tried on draws of these. Which of them a graph takes is known from
+the name of its first input.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from export.errors import SourceError
+from export.sources.source import GraphSource, ModelSource, Sampler
+
+# Enough to draw from, and few enough to hold: 2,000 pictures of 224 x 224 are 300 MB.
+MOST = 2000
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def with_samples(source: ModelSource, path: Path) -> ModelSource:
+    """Try the graphs that take such inputs on the samples; the others as before.
+
+    Raises:
+        SourceError: nothing to read there, or no graph that takes it.
+    """
+    if not path.exists():
+        raise SourceError(f"{path}: there are no such samples")
+    graphs = dict(source.graphs)
+    used = [name for name, graph in graphs.items() if graph.inputs[0].name in _READERS]
+    for name in used:
+        graph = graphs[name]
+        sampler = _READERS[graph.inputs[0].name](path, graph, source)
+        graphs[name] = replace(graph, sample=sampler)
+    if not used:
+        raise SourceError(f"samples are for {sorted(_READERS)}, which no graph of this model takes")
+    return replace(source, graphs=graphs)
+
+
+def _photos(path: Path, graph: GraphSource, source: ModelSource) -> Sampler:  # noqa: ARG001
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    if not path.is_dir():
+        raise SourceError(f"{path}: expected a folder of pictures")
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _PICTURES)
+    if not files:
+        raise SourceError(f"{path}: there is no picture ({', '.join(_PICTURES)}) below it")
+    height, width = (int(size) for size in graph.inputs[0].shape[1:3])
+    step = max(1, len(files) // MOST)
+    rows = []
+    for file in files[::step][:MOST]:
+        try:
+            with Image.open(file) as image:
+                picture = ImageOps.exif_transpose(image).convert("RGB")
+        except OSError as error:
+            raise SourceError(f"{file} cannot be read: {error}") from error
+        rows.append(np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)))
+    return _drawing(torch.from_numpy(np.stack(rows)))
+
+
+def _texts(path: Path, graph: GraphSource, source: ModelSource) -> Sampler:  # noqa: ARG001
+    from tokenizers import Tokenizer
+
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: expected a file with a text a line: {error}") from error
+    if not lines:
+        raise SourceError(f"{path}: there is no text in it")
+    tokenizer = Tokenizer.from_str(source.files["tokenizer.json"].decode())
+    rows = tokenizer.encode_batch(lines[:: max(1, len(lines) // MOST)][:MOST])
+    ids = torch.tensor([row.ids for row in rows])
+    masks = torch.tensor([row.attention_mask for row in rows])
+    padding = _pad_id(source)
+
+    def sample(
+        sizes: Mapping[str, int], generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = torch.randint(0, len(ids), (sizes["batch"],), generator=generator)
+        wanted = sizes["sequence"]
+        missing = (0, max(0, wanted - ids.shape[1]))
+        pad = torch.nn.functional.pad
+        return (
+            pad(ids[chosen], missing, value=padding)[:, :wanted],
+            pad(masks[chosen], missing)[:, :wanted],
+        )
+
+    return sample
+
+
+def _vectors(path: Path, graph: GraphSource, source: ModelSource) -> Sampler:  # noqa: ARG001
+    import numpy as np
+
+    try:
+        rows = np.load(path, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: expected an .npy of vectors: {error}") from error
+    if rows.ndim != 2 or rows.shape[1:] != graph.inputs[0].shape[1:] or not len(rows):
+        raise SourceError(f"{path}: expected (n, {graph.inputs[0].shape[1]}), found {rows.shape}")
+    return _drawing(torch.nn.functional.normalize(torch.from_numpy(rows), dim=1))
+
+
+def _drawing(rows: torch.Tensor) -> Sampler:
+    def sample(sizes: Mapping[str, int], generator: torch.Generator) -> tuple[torch.Tensor]:
+        return (rows[torch.randint(0, len(rows), (sizes["batch"],), generator=generator)],)
+
+    return sample
+
+
+def _pad_id(source: ModelSource) -> int:
+    settings = source.metadata.get("tokenizer")
+    return int(settings["pad_id"]) if isinstance(settings, dict) else 0
+
+
+_READERS: Mapping[str, Callable[[Path, GraphSource, ModelSource], Sampler]] = {
+    "pixels": _photos,
+    "input_ids": _texts,
+    "features": _vectors,
+}
