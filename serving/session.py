@@ -28,6 +28,8 @@ Device = Literal["auto", "cpu", "gpu"]
 CGROUP = Path("/sys/fs/cgroup")
 # Any dynamic axis but the batch is this long in warm-up runs.
 WARM_AXIS = 16
+# Warm-up runs each batch size this often, fewer times when it has taken WARM_S seconds.
+WARM_TURNS, MIN_WARM_TURNS, WARM_S = 8, 2, 2.0
 
 logger = logging.getLogger("tessera.session")
 
@@ -174,22 +176,26 @@ def batch_axis(graph: Graph) -> str | None:
     return axis if isinstance(axis, str) else None
 
 
-def warm_up(session: Session, buckets: Sequence[int], repeats: int = 2) -> dict[int, float]:
+def warm_up(session: Session, buckets: Sequence[int]) -> dict[int, float]:
     """Run every batch size on zeros; seconds of the fastest run of each.
 
-    Buffers, kernels and lazily made code are in place afterwards. Graphs without a batch axis are
-    run once, as bucket 1.
+    Buffers, kernels and lazily made code are in place afterwards. The sizes take turns, so that
+    what else the machine does meanwhile falls on all of them alike. Graphs without a batch axis
+    are run as bucket 1.
     """
     axis = batch_axis(session.graph)
     seconds: dict[int, float] = {}
-    for bucket in buckets if axis is not None else (1,):
-        inputs = {
-            spec.name: np.zeros(
-                [_warm_size(size, axis, bucket) for size in spec.shape], np.dtype(spec.dtype)
-            )
-            for spec in session.graph.inputs
-        }
-        for _ in range(repeats):
+    begun = time.perf_counter()
+    for turn in range(WARM_TURNS):
+        if turn >= MIN_WARM_TURNS and time.perf_counter() - begun > WARM_S:
+            break
+        for bucket in buckets if axis is not None else (1,):
+            inputs = {
+                spec.name: np.zeros(
+                    [_warm_size(size, axis, bucket) for size in spec.shape], np.dtype(spec.dtype)
+                )
+                for spec in session.graph.inputs
+            }
             started = time.perf_counter()
             session.run(inputs)
             taken = time.perf_counter() - started

@@ -88,9 +88,8 @@ class Model:
         except ServingError:
             servable.statistics.failed(time.perf_counter() - started)
             raise
-        rows = len(next(iter(inputs.values()), ())) if inputs else 0
         seconds = time.perf_counter() - started
-        servable.statistics.succeeded(rows, seconds, outcome.stages)
+        servable.statistics.succeeded(outcome.rows, seconds, outcome.stages)
         return outcome
 
     async def load(self, version: str = "latest") -> str:

@@ -34,7 +34,7 @@ from serving.waiting import Ticket
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 # A rate at least this share of the best one is as good: what is left is measuring error.
-NEAR_BEST = 0.9
+NEAR_BEST = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Outcome:
     """All outputs of a graph for one request, and the stages of each of its batches."""
 
     version: str
+    rows: int
     outputs: Tensors
     stages: tuple[Answer[Tensors], ...]
 
@@ -110,7 +111,7 @@ class GraphRunner:
     async def _compute(self, items: list[Tensors]) -> Computed[Tensors]:
         loop = asyncio.get_running_loop()
         computed = await loop.run_in_executor(self._thread, self._run, items)
-        rows = sum(self._rows(item) for item in items)
+        rows = sum(self.rows(item) for item in items)
         self._statistics.executed(rows, computed)
         return computed
 
@@ -142,14 +143,15 @@ class GraphRunner:
         split = time.perf_counter()
         return Computed(results, joined - started, computed - joined, split - computed)
 
-    def _rows(self, item: Tensors) -> int:
+    def rows(self, item: Tensors) -> int:
+        """Rows along the batch axis; 1 where there is none."""
         return 1 if self.axis is None else len(next(iter(item.values())))
 
     def _join(self, items: Sequence[Tensors]) -> tuple[Tensors, list[int]]:
         """One input of a bucket's size, and each item's rows (0: it has no batch axis)."""
         if self.axis is None:
             return items[0], [0]
-        counts = [self._rows(item) for item in items]
+        counts = [self.rows(item) for item in items]
         total = sum(counts)
         bucket = next((b for b in self._buckets if b >= total), total)
         if len(items) == 1 and bucket == total:
@@ -189,13 +191,15 @@ class Servable:
             raise NotFoundError(
                 f"model {self.manifest.name!r} has no graph {name!r}, only {sorted(self.runners)}"
             )
-        stages = await self.runners[name].infer(inputs, ticket)
+        runner = self.runners[name]
+        stages = await runner.infer(inputs, ticket)
+        rows = runner.rows(inputs)
         if len(stages) == 1:
-            return Outcome(self.version, stages[0].value, stages)
+            return Outcome(self.version, rows, stages[0].value, stages)
         outputs: Tensors = {
             key: np.concatenate([stage.value[key] for stage in stages]) for key in stages[0].value
         }
-        return Outcome(self.version, outputs, stages)
+        return Outcome(self.version, rows, outputs, stages)
 
     async def close(self) -> None:
         """Answer what waits, then free the sessions."""

@@ -206,12 +206,20 @@ def fixed(folder: Path) -> dict[str, Graph]:
     return {"model": graph}
 
 
+def scalar(folder: Path) -> dict[str, Graph]:
+    """A graph of scalars: its input again."""
+    graph = Graph("model.onnx", (spec("x", "float32"),), (spec("y", "float32"),))
+    write_graph(folder / graph.file, graph, [helper.make_node("Identity", ["x"], ["y"])], {})
+    return {"model": graph}
+
+
 MAKERS: dict[str, Callable[[Path], dict[str, Graph]]] = {
     "image_encoder": image_encoder,
     "text_encoder": text_encoder,
     "semantic_id": semantic_id,
     "every_type": every_type,
     "fixed": fixed,
+    "scalar": scalar,
 }
 
 

@@ -113,6 +113,14 @@ def test_the_same_request_in_order_is_answered(client: httpx.Client) -> None:
         }
 
 
+def test_scalars_are_one_row(client: httpx.Client) -> None:
+    tensor = {"name": "x", "shape": [], "datatype": "FP32", "data": [2.5]}
+    response = post(client, {"inputs": [tensor]}, "scalar")
+    assert response.json()["outputs"][0]["data"] == [2.5]
+    stats = client.get("/scalar/stats").json()["model_stats"][0]
+    assert stats["inference_count"] == stats["execution_count"] == 1
+
+
 @pytest.mark.parametrize("length", [-1, "", "abc", "1e3", 10**6, 10**30, "٣", 0, 5])
 def test_absurd_header_lengths_are_refused(client: httpx.Client, length: object) -> None:
     body, _ = binary(with_size(12), b"\0" * 12)

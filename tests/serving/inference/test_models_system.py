@@ -93,7 +93,7 @@ def test_loading_needs_the_admin_scope_and_a_known_name(system: System, http, gr
         with pytest.raises(InferenceServerException, match="there is no model 'nothing'"):
             client.load_model("nothing", headers=admin)
         with pytest.raises(InferenceServerException, match="there is no model"):
-            client.unload_model("../climb", headers=admin)
+            client.unload_model("-no-name-", headers=admin)
     with system.client("admin") as client:
         path = "/v2/repository/models/image_encoder/load"
         missing = client.post(path, json={"parameters": {"version": "999"}})
@@ -150,7 +150,7 @@ def test_tokenize_takes_vectors_or_pairs(system: System) -> None:
     with system.client("read") as client:
         pairs = {"images": [image, None, image], "texts": ["red shoes", "hat", None]}
         found = client.post("/v1/encode/tokenize", json=pairs).json()
-        assert found["version"] == system.report["versions"]["store"]
+        assert found["version"] == system.report["versions"]["active"]
         assert [len(row) for row in found["codes"]] == [6, 6, 6]
         assert [len(row) for row in found["margin"]] == [6, 6, 6]
         texts = client.post("/v1/encode/tokenize", json={"texts": ["hat"]}).json()
