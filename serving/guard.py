@@ -53,7 +53,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        request_id = headers.get("x-request-id", "")[:128] or uuid.uuid4().hex
+        given = headers.get("x-request-id", "")[:128]  # Serve makes one, and echoes it itself
+        request_id = given or uuid.uuid4().hex
         token = logs.request_id.set(request_id)
         started, status = time.perf_counter(), 500
 
@@ -61,8 +62,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                marked = [h for h in message["headers"] if h[0].lower() != b"x-request-id"]
-                message["headers"] = [*marked, (b"x-request-id", request_id.encode("latin-1"))]
+                if not given:
+                    mark = (b"x-request-id", request_id.encode("latin-1"))
+                    message["headers"] = [*message["headers"], mark]
             await send(message)
 
         try:

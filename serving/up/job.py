@@ -71,7 +71,7 @@ def run(options: Options) -> int:
             folder = stack.enter_context(_folder())
             settings = overrides | {"models": str(options.models)}
             cluster = stack.enter_context(running(layout, settings, folder))
-            outcome = asyncio.run(_traffic(cluster, layout, catalogue, key, store))
+            outcome = signals.run(_traffic(cluster, layout, catalogue, key, store))
             outcome = replace(outcome, versions=dict(outcome.versions) | models)
             if options.json is not None:
                 write_atomically(options.json, outcome.as_json())
@@ -165,7 +165,7 @@ def _store(options: Options) -> Iterator[Store]:
 def _folder() -> Iterator[Path]:
     """Ray's folder: removed when all went well, kept with its logs when it did not."""
     # Below /tmp: HAProxy refuses sockets whose path is over 97 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="tessera-", dir="/tmp"))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="tessera-", dir="/tmp"))
     try:
         yield folder
     except MainJobError as error:

@@ -1,8 +1,12 @@
 """Ctrl-C and SIGTERM as one thing: KeyboardInterrupt, once; then the shutdown is let finish."""
 
+import asyncio
 import signal
+from collections.abc import Coroutine
 from types import FrameType
+from typing import Any, TypeVar
 
+_Result = TypeVar("_Result")
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -16,6 +20,24 @@ def ignore() -> None:
     """From here on both do nothing; children do not inherit that."""
     for number in HANDLED:
         signal.signal(number, _ignore)
+
+
+def run(main: Coroutine[Any, Any, _Result]) -> _Result:
+    """`asyncio.run` that a signal ends tidily: tasks are cancelled, then KeyboardInterrupt."""
+
+    async def guarded() -> _Result:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        if task is not None:
+            for number in HANDLED:
+                loop.add_signal_handler(number, task.cancel)
+        return await main
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        install()
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

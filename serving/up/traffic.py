@@ -5,7 +5,7 @@ In: creatives, over HTTP. Out: what was stored, what every lookup said, and how 
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,9 +95,7 @@ class FrontDoor:
                         problems.append((creative.source, _reason(answer)))
                     advance(1)
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(CONCURRENCY):
-                    group.create_task(work())
+            await _together([work() for _ in range(CONCURRENCY)])
         seconds = time.monotonic() - started
         stage = Stage.of(len(stored), seconds, latencies)
         return Ingested(stage, tuple(sorted(stored)), tuple(problems), max(versions, default=None))
@@ -171,6 +169,17 @@ class FrontDoor:
     def _check_store(self, done: str) -> None:
         if not self._alive():
             raise MainJobError(f"the embedded Valkey has ended; {done}; start `up` again")
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all; the first error ends the others and is raised as it is."""
+    tasks = [asyncio.create_task(part) for part in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _outcome(row: int, answer: dict[str, Any]) -> str:

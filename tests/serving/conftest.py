@@ -1,0 +1,70 @@
+"""One running system a session: `python -m serving up` as a newcomer would start it, with keys.
+
+`system` is used by every test that speaks HTTP or gRPC. Tests share it, so each writes ads of its
+own ids (`fresh_ids`) and leaves the rest as it was.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.serving.support import System, free_port, start_up, wait_for_file, write_creatives
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    folder = tmp_path_factory.mktemp("system")
+    scopes = {"read": ["read"], "write": ["write"], "admin": ["admin"]}
+    scopes["all"] = ["read", "write", "admin"]
+    keys = {name: f"key-of-{name}-{os.urandom(8).hex()}" for name in scopes}
+    key_file = folder / "keys.jsonl"
+    key_file.write_text(
+        "".join(
+            json.dumps(
+                {"name": n, "key_sha256": hashlib.sha256(k.encode()).hexdigest(), "scopes": s}
+            )
+            + "\n"
+            for (n, k), s in zip(keys.items(), scopes.values(), strict=True)
+        )
+    )
+    creatives = write_creatives(folder / "creatives")
+    ready, log = folder / "out.json", folder / "up.log"
+    ports = ("--port", str(free_port()), "--grpc-port", str(free_port()))
+    process = start_up(
+        "--json", str(ready), "--creatives", str(creatives), *ports, keys=key_file, log=log
+    )
+    try:
+        wait_for_file(ready, process, log)
+        report = json.loads(ready.read_text())
+        yield System(
+            http=report["served"]["http"],
+            grpc=report["served"]["grpc"],
+            keys=keys,
+            key_file=key_file,
+            report=report,
+            creatives=creatives,
+            log=log,
+            process=process,
+        )
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=120)
+    assert code == 0, f"Ctrl-C ended `up` with code {code}:\n{log.read_text()}"
+
+
+@pytest.fixture(scope="session")
+def id_ranges() -> Iterator[int]:
+    return iter(itertools.count(1_000_000, 1_000))
+
+
+@pytest.fixture
+def fresh_ids(id_ranges: Iterator[int]) -> range:
+    """A thousand ad ids that no other test uses."""
+    first = next(id_ranges)
+    return range(first, first + 1_000)

@@ -1,0 +1,122 @@
+"""How `up` ends: by itself, by signals at any moment, and when its store is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from tests.serving.support import free_port, start_up, write_creatives
+
+END_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough creatives that ingest takes seconds."""
+    return write_creatives(tmp_path_factory.mktemp("many"), good=1_500)
+
+
+def until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + END_S
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.terminate()
+            process.wait(END_S)
+            pytest.fail(f"`up` ended (code {process.returncode}) or hung:\n{log.read_text()}")
+        time.sleep(0.02)
+
+
+def valkey_of(process: "subprocess.Popen[bytes]") -> psutil.Process | None:
+    children = psutil.Process(process.pid).children()
+    return next((c for c in children if "valkey-server" in " ".join(c.cmdline())), None)
+
+
+def stored(process: "subprocess.Popen[bytes]") -> int:
+    """How many keys the embedded server of `up` holds now."""
+    server = valkey_of(process)
+    listening = server.net_connections() if server is not None else []
+    if not listening:
+        return 0
+    try:
+        with redis.Redis(port=listening[0].laddr.port) as client:
+            return int(client.dbsize())
+    except redis.ConnectionError:
+        return 0
+
+
+def family(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def assert_nothing_is_left(before: list[psutil.Process], port: int) -> None:
+    _, alive = psutil.wait_procs(before, timeout=10)
+    assert [p.name() for p in alive] == []
+    assert not any(
+        c.laddr.port == port and c.status == psutil.CONN_LISTEN for c in psutil.net_connections()
+    )
+
+
+def test_a_killed_store_is_said_and_nothing_is_left(tmp_path: Path, many: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    arguments = ("--creatives", str(many), "--port", str(port), "--grpc-port", str(free_port()))
+    ready = tmp_path / "out.json"
+    process = start_up("--once", "--json", str(ready), *arguments, log=log)
+    until(lambda: stored(process) > 100, process, log)
+    started = family(process)
+    server = valkey_of(process)
+    assert server is not None
+    server.kill()
+    assert process.wait(END_S) == 1
+    said = log.read_text()
+    assert "the embedded Valkey has ended" in said
+    assert "creatives were stored before" in said
+    assert "Traceback" not in said
+    assert not ready.exists()
+    assert_nothing_is_left(started, port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_ingest_ends_everything(
+    tmp_path: Path, many: Path, number: signal.Signals
+) -> None:
+    port, log = free_port(), tmp_path / "log"
+    arguments = ("--creatives", str(many), "--port", str(port), "--grpc-port", str(free_port()))
+    process = start_up(*arguments, log=log)
+    until(lambda: stored(process) > 100, process, log)
+    started = family(process)
+    os.killpg(process.pid, number)  # as a terminal does: to the whole group
+    assert process.wait(END_S) == 130
+    assert "Traceback" not in log.read_text()
+    assert_nothing_is_left(started, port)
+
+
+def test_once_ends_by_itself_and_a_named_store_keeps_the_ads(
+    tmp_path: Path, valkey_url: str
+) -> None:
+    creatives = tmp_path / "ads"
+    creatives.mkdir()
+    lines = [{"ad_id": i, "title": f"ad {i}"} for i in range(1, 6)] + [{"ad_id": 0}]
+    (creatives / "ads.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    ready, log = tmp_path / "out.json", tmp_path / "log"
+    ports = ("--port", str(free_port()), "--grpc-port", str(free_port()))
+    process = start_up(
+        *("--once", "--redis", valkey_url, "--json", str(ready), "--creatives", str(creatives)),
+        *ports,
+        log=log,
+    )
+    assert process.wait(END_S) == 0, log.read_text()
+    report = json.loads(ready.read_text())
+    assert report["stages"]["lookup"]["count"] == 5
+    assert [p["source"] for p in report["problems"]] == ["ads.jsonl:6"]
+    with redis.Redis.from_url(valkey_url) as client:
+        assert client.dbsize() >= 5
+    said = log.read_text()
+    assert said.count("curl ") == 3
+    assert "p99" in said
