@@ -1,0 +1,83 @@
+"""Statistics of interleaved measurements: medians, ratios, and how sure they are.
+
+In: latencies of two or more subjects that took turns. Out: ratios with bootstrap intervals, and a
+verdict that may be "inconclusive". Sequential blocks of the same subject differ by a third on
+shared machines; interleaved ones by a few percent, so subjects always take turns (ABBA).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Verdict = Literal["met", "not met", "inconclusive"]
+_BOOTSTRAPS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its 99% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def at_most(self, bar: float) -> Verdict:
+        """Whether the true value is at most `bar`."""
+        if self.high <= bar:
+            return "met"
+        return "not met" if self.low > bar else "inconclusive"
+
+
+def abba(
+    subjects: dict[str, Callable[[int], float]], rounds: int
+) -> dict[str, NDArray[np.float64]]:
+    """Run subjects in turn, forward and backward: name -> (2 * rounds,) measurements.
+
+    A subject is called with the number of the case, the same for all subjects of a round, and
+    returns what it measured.
+    """
+    names = list(subjects)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for round_ in range(rounds):
+        for name in names:
+            taken[name].append(subjects[name](round_))
+        for name in reversed(names):
+            taken[name].append(subjects[name](round_))
+    return {name: np.asarray(values) for name, values in taken.items()}
+
+
+def ratio(
+    one: NDArray[np.float64],
+    other: NDArray[np.float64],
+    quantile: float = 0.5,
+    seed: int = 0,
+) -> Interval:
+    """Quantile of `one` over that of `other`, both (n,), bootstrapped in pairs on log ratios."""
+    random = np.random.default_rng(seed)
+    n = len(one)
+    draws = random.integers(0, n, (_BOOTSTRAPS, n)) if n * _BOOTSTRAPS <= 2e7 else None
+    logs = []
+    for i in range(_BOOTSTRAPS if draws is not None else 200):
+        pick = draws[i] if draws is not None else random.integers(0, n, n)
+        above = np.quantile(one[pick], quantile)
+        below = np.quantile(other[pick], quantile)
+        logs.append(np.log(above) - np.log(below))
+    low, high = np.exp(np.quantile(logs, [0.005, 0.995]))
+    value = float(np.quantile(one, quantile) / np.quantile(other, quantile))
+    return Interval(value, float(low), float(high))
+
+
+def percentiles(
+    values: NDArray[np.float64], at: Sequence[float] = (50, 90, 99)
+) -> dict[str, float]:
+    """Percentiles of values (n,) by name; p99 only where n >= 20,000 makes it mean something."""
+    asked = [p for p in at if p < 99 or len(values) >= 20_000]
+    return {f"p{p:g}": float(np.percentile(values, p)) for p in asked}
+
+
+def control_holds(control: Interval, tolerance: float = 0.1) -> bool:
+    """Whether a subject measured against itself came out even."""
+    return 1 - tolerance <= control.value <= 1 + tolerance
