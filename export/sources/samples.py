@@ -8,14 +8,16 @@ the name of its first input.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from export.errors import SourceError
 from export.sources.source import GraphSource, ModelSource, Sampler
 
-# Enough to draw from, and few enough to hold: 2,000 pictures of 224 x 224 are 300 MB.
-MOST = 2000
+# Pictures or texts, evenly from all that there are. Each is run at several batch sizes.
+MOST = 256
+Item = TypeVar("Item")
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -32,7 +34,7 @@ def with_samples(source: ModelSource, path: Path) -> ModelSource:
     for name in used:
         graph = graphs[name]
         sampler = _READERS[graph.inputs[0].name](path, graph, source)
-        graphs[name] = replace(graph, sample=sampler)
+        graphs[name] = replace(graph, sample=sampler, rows=max(graph.rows, MOST))
     if not used:
         raise SourceError(f"samples are for {sorted(_READERS)}, which no graph of this model takes")
     return replace(source, graphs=graphs)
@@ -48,9 +50,8 @@ def _photos(path: Path, graph: GraphSource, source: ModelSource) -> Sampler:  # 
     if not files:
         raise SourceError(f"{path}: there is no picture ({', '.join(_PICTURES)}) below it")
     height, width = (int(size) for size in graph.inputs[0].shape[1:3])
-    step = max(1, len(files) // MOST)
     rows = []
-    for file in files[::step][:MOST]:
+    for file in _evenly(files):
         try:
             with Image.open(file) as image:
                 picture = ImageOps.exif_transpose(image).convert("RGB")
@@ -70,7 +71,7 @@ def _texts(path: Path, graph: GraphSource, source: ModelSource) -> Sampler:  # n
     if not lines:
         raise SourceError(f"{path}: there is no text in it")
     tokenizer = Tokenizer.from_str(source.files["tokenizer.json"].decode())
-    rows = tokenizer.encode_batch(lines[:: max(1, len(lines) // MOST)][:MOST])
+    rows = tokenizer.encode_batch(_evenly(lines))
     ids = torch.tensor([row.ids for row in rows])
     masks = torch.tensor([row.attention_mask for row in rows])
     padding = _pad_id(source)
@@ -78,7 +79,7 @@ def _texts(path: Path, graph: GraphSource, source: ModelSource) -> Sampler:  # n
     def sample(
         sizes: Mapping[str, int], generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = torch.randint(0, len(ids), (sizes["batch"],), generator=generator)
+        chosen = _choice(len(ids), sizes["batch"], generator)
         wanted = sizes["sequence"]
         missing = (0, max(0, wanted - ids.shape[1]))
         pad = torch.nn.functional.pad
@@ -104,9 +105,21 @@ def _vectors(path: Path, graph: GraphSource, source: ModelSource) -> Sampler:  #
 
 def _drawing(rows: torch.Tensor) -> Sampler:
     def sample(sizes: Mapping[str, int], generator: torch.Generator) -> tuple[torch.Tensor]:
-        return (rows[torch.randint(0, len(rows), (sizes["batch"],), generator=generator)],)
+        return (rows[_choice(len(rows), sizes["batch"], generator)],)
 
     return sample
+
+
+def _evenly(items: list[Item]) -> list[Item]:
+    """At most `MOST` of them, from the first to the last."""
+    count = min(len(items), MOST)
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def _choice(count: int, wanted: int, generator: torch.Generator) -> torch.Tensor:
+    """Rows in random order, each once before any comes again."""
+    rounds = -(-wanted // count)
+    return torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])[:wanted]
 
 
 def _pad_id(source: ModelSource) -> int:
