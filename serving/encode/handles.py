@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -39,10 +39,20 @@ RECHECK_S = 1.0
 _Answer = TypeVar("_Answer")
 
 
+class Handle(Protocol):
+    """One model, wherever it is: a `ModelHandle`, or a model of this process in tools and tests."""
+
+    async def infer(self, tensors: Tensors, version: str | None = None) -> Tensors:
+        """Run the default graph at `version`; NotFoundError if another one serves."""
+
+    async def version(self) -> str:
+        """The version that serves. Raises UnavailableError."""
+
+
 class ModelHandles:
     """`infer` of the model applications, each at one version."""
 
-    def __init__(self, handles: Mapping[str, ModelHandle], versions: Mapping[str, str]) -> None:
+    def __init__(self, handles: Mapping[str, Handle], versions: Mapping[str, str]) -> None:
         self._handles = handles
         self._versions = versions
 
@@ -92,13 +102,13 @@ def towers(bundles: dict[str, Bundle]) -> Towers:
     return Towers(tokenizer, (int(height), int(width)), int(dimension), versions)
 
 
-async def served_versions(handles: Mapping[str, ModelHandle]) -> dict[str, str]:
+async def served_versions(handles: Mapping[str, Handle]) -> dict[str, str]:
     """The version of each model that its replicas serve. Raises UnavailableError."""
     found = await asyncio.gather(*(handle.version() for handle in handles.values()))
     return dict(zip(handles, found, strict=True))
 
 
-async def connect(models: Path, handles: Mapping[str, ModelHandle], images: ImagePool) -> Encoder:
+async def connect(models: Path, handles: Mapping[str, Handle], images: ImagePool) -> Encoder:
     """An encoder over the versions that are served now.
 
     Raises UnavailableError while a model application does not answer.
@@ -119,13 +129,16 @@ async def connect(models: Path, handles: Mapping[str, ModelHandle], images: Imag
 class ServedEncoder:
     """An `Encoder` over handles, opened at the first call and again when a model was replaced.
 
-    The same methods as `Encoder`; each may raise UnavailableError too.
+    The same methods as `Encoder`; each may raise UnavailableError too. handles: by model name;
+    those of the model applications by default.
     """
 
-    def __init__(self, models: Path, images: ImagePool) -> None:
+    def __init__(
+        self, models: Path, images: ImagePool, handles: Mapping[str, Handle] | None = None
+    ) -> None:
         self._models = models
         self._images = images
-        self._handles = {name: ModelHandle(name) for name in MODELS}
+        self._handles = handles or {name: ModelHandle(name) for name in MODELS}
         self._encoder: Encoder | None = None
         self._checked = 0.0
         self._lock = asyncio.Lock()

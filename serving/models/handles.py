@@ -6,10 +6,6 @@ In: a model's name. Out: its answers; whatever goes wrong between is one of our 
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
-
 from serving.errors import ServingError, UnavailableError
 from serving.session import Tensors
 
@@ -22,7 +18,13 @@ class ModelHandle:
     """One model's replicas."""
 
     def __init__(self, name: str) -> None:
+        # Imported here, so that what uses handles can be tested without Ray.
+        from ray import serve
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import RayServeException
+
         self.name = name
+        self._failures = (RayError, RayServeException, TimeoutError)
         self._handle: Any = serve.get_deployment_handle("model", app_name=name)
 
     async def infer(self, tensors: Tensors, version: str | None = None) -> Tensors:
@@ -52,5 +54,5 @@ class ModelHandle:
             return await response
         except ServingError:  # raised by the replica itself
             raise
-        except (RayError, RayServeException, TimeoutError) as error:
+        except self._failures as error:
             raise UnavailableError(f"model {self.name!r} does not answer: {error}") from error
