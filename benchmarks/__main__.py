@@ -22,8 +22,7 @@ def _lookup(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     from .serve import Target, run
 
-    key = args.key_file.read_text("utf-8").strip() if args.key_file else None
-    target = Target(args.url, args.grpc, args.ads, args.redis, args.models, key)
+    target = Target(args.url, args.grpc, args.ads, args.redis, args.models, args.key_file)
     results = run(target, args.scale, args.seed)
     finish("serve", args.seed, results)
     if args.scale >= 1 and not results["valid"]:
