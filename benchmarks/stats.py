@@ -36,16 +36,18 @@ def abba(
 ) -> dict[str, NDArray[np.float64]]:
     """Run subjects in turn, forward and backward: name -> (2 * rounds,) measurements.
 
-    A subject is called with the number of the case, the same for all subjects of a round, and
-    returns what it measured.
+    A subject is called with the number of the case and returns what it measured. Every half round
+    is another case, and every round begins with another subject: whoever runs twice in a row, or
+    after a certain other, would gain by it.
     """
     names = list(subjects)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for round_ in range(rounds):
-        for name in names:
-            taken[name].append(subjects[name](round_))
-        for name in reversed(names):
-            taken[name].append(subjects[name](round_))
+        first = round_ % len(names)
+        order = names[first:] + names[:first]
+        for case, turn in ((2 * round_, order), (2 * round_ + 1, order[::-1])):
+            for name in turn:
+                taken[name].append(subjects[name](case))
     return {name: np.asarray(values) for name, values in taken.items()}
 
 

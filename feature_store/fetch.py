@@ -14,7 +14,7 @@ from .core import Core
 from .near import Known
 from .ops import Op
 from .reading import Rows
-from .record import NO_CODE, U64, Decoded, Status
+from .record import NO_CODE, Decoded, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +25,32 @@ class Fetched:
     pointer: bytes | None
 
 
-def fetch(
-    core: Core, ids: NDArray[np.int64], hashed: U64, number: int, deadline: float
-) -> Op[Fetched]:
+def fetch(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op[Fetched]:
     """Read rows of ids (n,)."""
     near = core.near_cache()
     if near is None:
-        return (yield from _from_store(core, ids, hashed, number, deadline))
+        return (yield from _from_store(core, ids, number, deadline))
     moment = near.table.moment()
     watched = near.fresh(number)
-    known = near.table.get(ids, hashed, number) if watched else None
+    known = near.table.get(ids, number) if watched else None
     if known is None:
-        fetched = yield from _from_store(core, ids, hashed, number, deadline)
+        fetched = yield from _from_store(core, ids, number, deadline)
     else:
-        hits = int(known.hit.sum())
+        hits = known.hits
         core.counters["near hits"] += hits
         core.counters["near misses"] += len(ids) - hits
         if hits == len(ids):
             return Fetched(Decoded(known.codes, known.flags, known.status, known.hit), None)
         left = np.flatnonzero(~known.hit)
-        fetched = yield from _from_store(core, ids[left], hashed[left], number, deadline)
+        fetched = yield from _from_store(core, ids[left], number, deadline)
         fetched = Fetched(_merged(known, left, fetched.rows), fetched.pointer)
     unavailable = fetched.rows.status == Status.UNAVAILABLE
     if unavailable.any():
         if near.stale():
-            _fall_back(near.table.get(ids, hashed, number), fetched.rows, unavailable)
+            _fall_back(near.table.get(ids, number), fetched.rows, unavailable)
     elif watched:
         keep = slice(None) if known is None else np.flatnonzero(~known.hit)
-        near.table.put(ids[keep], hashed[keep], number, _part(fetched.rows, keep), moment)
+        near.table.put(ids[keep], number, _part(fetched.rows, keep), moment)
     return fetched
 
 
@@ -77,12 +75,10 @@ def _fall_back(known: Known, rows: Decoded, unavailable: NDArray[np.bool_]) -> N
     rows.status[hits & (known.status == Status.BLOCKED)] = Status.BLOCKED
 
 
-def _from_store(
-    core: Core, ids: NDArray[np.int64], hashed: U64, number: int, deadline: float
-) -> Op[Fetched]:
+def _from_store(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op[Fetched]:
     read_rows = scatter.read if core.map.clustered else single.read
-    read: Rows = yield from read_rows(core, ids, hashed, number, deadline)
-    rows = record.decode(hashed, read.rows, read.present, number)
+    read: Rows = yield from read_rows(core, ids, number, deadline)
+    rows = read.decoded or record.decode(record.hash_ids(ids), read.rows, read.present, number)
     corrupt = len(ids) - int(np.count_nonzero(rows.valid))
     if read.unavailable is not None and read.unavailable.any():
         rows.status[read.unavailable] = Status.UNAVAILABLE

@@ -74,6 +74,7 @@ class Keys:
             }
         )
         self._frame = frame
+        self.tag_bytes = "".join(tags()).encode()
         self._templates: dict[int, NDArray[np.uint8]] = {}
 
     def content(self, ad_id: int, kind: str = "c") -> bytes:
@@ -111,6 +112,10 @@ class Keys:
         rows["tag"] = self._tags[tag]
         rows["id"] = ids
         return rows
+
+    def element_prefix(self, version: int) -> bytes:
+        """What all record keys of a version begin with, as elements of a command, up to the tag."""
+        return f"{self._frame}{self.namespace}:r{version:04x}{{".encode()
 
     def _template(self, version: int) -> NDArray[np.uint8]:
         template = self._templates.get(version)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from . import record
 from .catalog import FIRST
 from .core import Core, refresh
 from .errors import FeatureStoreError, UnavailableError, UnknownVersionError
@@ -39,14 +38,13 @@ def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: fl
     """Read the rows of ids (n,). `deadline` is in time.monotonic seconds."""
     if version is not None and version not in core.view.numbers:
         yield from _learn(core, version, deadline)
-    hashed = record.hash_ids(ids)
     for attempt in range(_TRIES):
         if core.near is not None and core.near.pointer_changed:
             core.near.pointer_changed = False
             yield from _follow(core, deadline)
         view = core.view
         number = view.active if version is None else view.numbers.get(version, 0)
-        read = yield from fetch(core, ids, hashed, number, deadline)
+        read = yield from fetch(core, ids, number, deadline)
         if read.pointer is not None and read.pointer != view.raw:
             yield from _follow(core, deadline)
             if version is not None and version not in core.view.numbers:

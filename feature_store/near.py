@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .record import CODES, NO_CODE, U64, Decoded
+from . import compiled
+from .compiled import Fast
+from .record import CODES, NO_CODE, U64, Decoded, hash_ids
 
 WAYS = 8
 SLOT_BYTES = 8 + 2 + 2 * CODES + 2 + 1 + 1
@@ -27,6 +29,7 @@ class Known:
     codes: NDArray[np.uint16]  # (n, 6)
     flags: NDArray[np.uint16]  # (n,)
     status: NDArray[np.uint8]  # (n,)
+    hits: int
 
 
 class NearTable:
@@ -59,9 +62,11 @@ class NearTable:
         scaled = (hashed >> np.uint64(32)) * np.uint64(self.sets)
         return (scaled >> np.uint64(32)).astype(np.intp)
 
-    def get(self, ids: NDArray[np.int64], hashed: U64, number: int) -> Known:
+    def get(self, ids: NDArray[np.int64], number: int) -> Known:
         """Rows of ids (n,) in a version."""
-        at = self._set_of(hashed)
+        if compiled.fast is not None:
+            return self._get_compiled(compiled.fast, ids, number)
+        at = self._set_of(hash_ids(ids))
         with self._lock:
             same = self._ids[at] == ids[:, None]
             same &= self._versions[at] == number
@@ -69,17 +74,27 @@ class NearTable:
             slot = at * WAYS + way
             hit = same.ravel()[np.arange(len(ids)) * WAYS + way]
             self._recent.ravel()[slot[hit]] = 1
-            return Known(hit, self._codes[slot], self._flags[slot], self._status[slot])
+            rows = self._codes[slot], self._flags[slot], self._status[slot]
+            return Known(hit, *rows, int(np.count_nonzero(hit)))
 
-    def put(
-        self, ids: NDArray[np.int64], hashed: U64, number: int, rows: Decoded, moment: int
-    ) -> None:
+    def _get_compiled(self, fast: Fast, ids: NDArray[np.int64], number: int) -> Known:
+        n = len(ids)
+        hit, status = np.empty(n, np.bool_), np.empty(n, np.uint8)
+        codes, flags = np.empty((n, CODES), np.uint16), np.empty(n, np.uint16)
+        with self._lock:
+            hits = fast.near(
+                *(ids, self._ids, self._versions, self._codes, self._flags, self._status),
+                *(self._recent, hit, codes, flags, status, self.sets, WAYS, number),
+            )
+        return Known(hit, codes, flags, status, hits)
+
+    def put(self, ids: NDArray[np.int64], number: int, rows: Decoded, moment: int) -> None:
         """Keep rows (n,) that were read after `moment`, except those invalidated since."""
         with self._lock:
             fresh = self._fresh(ids, moment)
             if fresh is None:
                 return
-            at = self._set_of(hashed)
+            at = self._set_of(hash_ids(ids))
             there = self._ids[at]
             score = 1 + self._recent[at].astype(np.int16)
             score[there == 0] = 0
@@ -107,9 +122,9 @@ class NearTable:
             return None
         return ~np.isin(ids, np.concatenate([named for named in gone if named is not None]))
 
-    def drop(self, ids: NDArray[np.int64], hashed: U64) -> None:
+    def drop(self, ids: NDArray[np.int64]) -> None:
         """Forget ids (n,) in every version."""
-        at = self._set_of(hashed)
+        at = self._set_of(hash_ids(ids))
         with self._lock:
             self._moment += 1
             self._log.append((self._moment, ids))

@@ -15,7 +15,7 @@ from .errors import FeatureStoreError
 from .keys import TAGS, tag_of
 from .ops import Call, Exchange, Node, Op
 from .reading import Rows
-from .record import RECORD, SIZE, U64, hash_ids
+from .record import RECORD, SIZE, hash_ids
 from .rows import RowsReader
 from .topology import slots_of
 from .wire import RepliesReader, ServerReplyError, command
@@ -24,10 +24,10 @@ REMAP_S = 0.1  # between two looks at the slots while something is wrong
 _ASKING = command("ASKING")
 
 
-def read(core: Core, ids: NDArray[np.int64], hashed: U64, number: int, deadline: float) -> Op[Rows]:
+def read(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op[Rows]:
     """Read records (n,) and the pointer."""
     n = len(ids)
-    tag = tag_of(hashed)
+    tag = tag_of(hash_ids(ids))
     owner = core.map.owner[tag]
     order = np.argsort(owner * TAGS + tag, kind="stable")
     out = Rows(np.zeros(n, RECORD), np.zeros(n, np.bool_), owner < 0, None)

@@ -20,7 +20,6 @@ from .keys import Keys
 from .link import Link, open_link
 from .near import NearTable
 from .ops import Node, error_of
-from .record import hash_ids
 from .wire import Reply, ServerReplyError, command, parse
 
 PING_S = 0.1
@@ -194,4 +193,4 @@ class NearCache:
             blob = b"".join(name[-8:] for name in changed if name != self._keys.pointer)
             ids = np.frombuffer(blob[: len(blob) // 8 * 8], "<i8").astype(np.int64)
             if len(ids):
-                self.table.drop(ids, hash_ids(ids))
+                self.table.drop(ids)

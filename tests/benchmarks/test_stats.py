@@ -21,7 +21,7 @@ def test_subjects_take_turns_forward_and_backward() -> None:
         return run
 
     taken = stats.abba({"a": subject("a"), "b": subject("b")}, 2)  # type: ignore[dict-item]
-    assert order == ["a0", "b0", "b0", "a0", "a1", "b1", "b1", "a1"]
+    assert order == ["a0", "b0", "b1", "a1", "b2", "a2", "a3", "b3"]
     assert taken["a"].shape == (4,)
 
 

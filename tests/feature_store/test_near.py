@@ -12,7 +12,7 @@ from conftest_tools import until
 from feature_store import FeatureStore, Flag, Status
 from feature_store.embedded import EmbeddedValkey
 from feature_store.near import NearTable
-from feature_store.record import Decoded, hash_ids
+from feature_store.record import Decoded
 
 IDS = np.arange(1, 2001)
 CODES = np.random.default_rng(3).integers(0, 65535, (2000, 6)).astype(np.uint16)
@@ -148,34 +148,34 @@ def test_the_table_is_bounded_and_keeps_what_is_used() -> None:
     table = NearTable(64 << 10)
     assert table.bytes <= 64 << 10
     hot = np.arange(1, 301)
-    table.put(hot, hash_ids(hot), 1, rows(300), table.moment())
+    table.put(hot, 1, rows(300), table.moment())
     for start in range(1000, 41000, 500):
         cold = np.arange(start, start + 500)
-        assert table.get(hot, hash_ids(hot), 1).hit.mean() > 0.9
-        table.put(cold, hash_ids(cold), 1, rows(500), table.moment())
-    assert table.get(hot, hash_ids(hot), 1).hit.mean() > 0.9
-    assert not table.get(hot, hash_ids(hot), 2).hit.any()
+        assert table.get(hot, 1).hit.mean() > 0.9
+        table.put(cold, 1, rows(500), table.moment())
+    assert table.get(hot, 1).hit.mean() > 0.9
+    assert not table.get(hot, 2).hit.any()
 
 
 def test_rows_invalidated_while_they_were_read_are_not_kept() -> None:
     table = NearTable(1 << 20)
     ids = np.arange(1, 101)
     moment = table.moment()
-    table.drop(ids[:10], hash_ids(ids[:10]))
-    table.put(ids, hash_ids(ids), 1, rows(100), moment)
-    assert table.get(ids, hash_ids(ids), 1).hit.tolist() == [False] * 10 + [True] * 90
+    table.drop(ids[:10])
+    table.put(ids, 1, rows(100), moment)
+    assert table.get(ids, 1).hit.tolist() == [False] * 10 + [True] * 90
     moment = table.moment()
     table.clear()
-    table.put(ids, hash_ids(ids), 1, rows(100), moment)
-    assert not table.get(ids, hash_ids(ids), 1).hit.any()
+    table.put(ids, 1, rows(100), moment)
+    assert not table.get(ids, 1).hit.any()
 
 
 def test_duplicates_and_no_ids() -> None:
     table = NearTable(1 << 16)
     ids = np.array([5, 5, 5])
-    table.put(ids, hash_ids(ids), 1, rows(3), table.moment())
-    known = table.get(ids, hash_ids(ids), 1)
+    table.put(ids, 1, rows(3), table.moment())
+    known = table.get(ids, 1)
     assert known.hit.all()
     assert (known.codes == known.codes[0]).all()
     none = np.empty(0, np.int64)
-    assert table.get(none, hash_ids(none), 1).hit.shape == (0,)
+    assert table.get(none, 1).hit.shape == (0,)
