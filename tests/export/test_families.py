@@ -154,6 +154,9 @@ def test_smaller_precisions_pass_their_bar(precision: str, tmp_path: Path) -> No
     bundle = Repository(tmp_path / "repo").open("image_encoder")
     assert bundle.manifest.precision == precision
     assert bundle.manifest.graphs["model"].outputs[0].dtype == "float32"
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    (found,) = parity.open_session(bundle.path()).run(None, {"pixels": pixels})
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
 
 
 def test_a_dry_run_publishes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
