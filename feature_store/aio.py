@@ -5,13 +5,13 @@ waits its turn, within its own deadline. Belongs to the event loop that runs it 
 """
 
 import asyncio
-import os
 import time
 from collections import defaultdict
 from typing import TypeVar, cast
 
 from .address import Address
 from .errors import FeatureStoreError, ProtocolError, UnavailableError
+from .forks import generation
 from .link import failure, grown
 from .ops import Call, Exchange, Node, Op, Outcome, Pause, checked
 from .wire import SLACK, Reader, RepliesReader
@@ -83,7 +83,7 @@ class AsyncLinks:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._pid = os.getpid()
+        self._generation = generation()
         self._idle: defaultdict[Node, list[_Link]] = defaultdict(list)
         self._slots: defaultdict[Node, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_LINKS)
@@ -113,7 +113,7 @@ class AsyncLinks:
                 link.close()
 
     async def _exchange(self, exchange: Exchange) -> list[Outcome]:
-        if os.getpid() != self._pid:
+        if generation() != self._generation:
             raise UnavailableError(
                 "an AsyncFeatureStore cannot be carried over a fork; connect in the child"
             )

@@ -5,7 +5,6 @@ replaced, never changed in place, so threads see the old or the new.
 """
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from . import catalog, topology
 from .address import Address
 from .catalog import View
 from .errors import FeatureStoreError, ServerError, UnavailableError
+from .forks import generation
 from .keys import Keys
 from .ops import Call, Exchange, Node, Op, Pause, error_of
 from .record import SYNDROMES
@@ -54,7 +54,7 @@ class Core:
 
     def near_cache(self) -> NearCache | None:
         """The near cache of this process: a forked child begins its own."""
-        if self.near_bytes and (self.near is None or self.near.pid != os.getpid()):
+        if self.near_bytes and (self.near is None or self.near.generation != generation()):
             self.near = NearCache(self.address, self.keys, lambda: self.map.nodes, self.near_bytes)
         return self.near
 

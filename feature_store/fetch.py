@@ -17,7 +17,7 @@ from .reading import Rows
 from .record import NO_CODE, Decoded, Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fetched:
     """Rows (n,) whose status may be UNAVAILABLE or STALE, and the version pointer."""
 
@@ -79,12 +79,14 @@ def _from_store(core: Core, ids: NDArray[np.int64], number: int, deadline: float
     read_rows = scatter.read if core.map.clustered else single.read
     read: Rows = yield from read_rows(core, ids, number, deadline)
     rows = read.decoded or record.decode(record.hash_ids(ids), read.rows, read.present, number)
-    corrupt = len(ids) - int(np.count_nonzero(rows.valid))
+    if read.unavailable is None:
+        corrupt = len(ids) - int(np.count_nonzero(rows.valid))
+    else:
+        corrupt = int(np.count_nonzero(~rows.valid & ~read.unavailable))
     if read.unavailable is not None and read.unavailable.any():
         rows.status[read.unavailable] = Status.UNAVAILABLE
         rows.codes[read.unavailable] = NO_CODE
         rows.flags[read.unavailable] = 0
-        corrupt = int(np.count_nonzero(~rows.valid & ~read.unavailable))
     if corrupt:
         core.report_corrupt(corrupt)
     return Fetched(rows, read.pointer)

@@ -4,7 +4,6 @@ In: operations (see ops.py). Out: their answers. A connection is used by one exc
 so threads never share one; after a fork the child opens its own.
 """
 
-import os
 import select
 import socket
 import ssl
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from .address import Address
 from .errors import AccessError, FeatureStoreError, ProtocolError, UnavailableError
+from .forks import generation
 from .ops import Call, Exchange, Node, Op, Outcome, Pause, checked
 from .wire import SLACK, Reader, RepliesReader
 
@@ -33,7 +33,7 @@ def grown(buffer: bytearray, end: int) -> bytearray:
 class Link:
     """One connection."""
 
-    __slots__ = ("buffer", "end", "node", "sock", "used")
+    __slots__ = ("buffer", "end", "node", "plain", "sock", "used")
 
     def __init__(self, node: Node, sock: socket.socket) -> None:
         self.node = node
@@ -41,11 +41,24 @@ class Link:
         self.buffer = bytearray(1 << 16)
         self.end = 0
         self.used = False
+        self.plain = not isinstance(sock, ssl.SSLSocket)
 
     def send(self, payload: bytes, deadline: float) -> None:
         self.end = 0
+        # The socket never blocks by itself, so most commands leave in one system call.
+        sent = self._send_now(payload)
         self.sock.settimeout(max(deadline - time.monotonic(), 1e-4))
-        self.sock.sendall(payload)
+        if sent < len(payload):
+            self.sock.sendall(memoryview(payload)[sent:])
+
+    def _send_now(self, payload: bytes) -> int:
+        if not self.plain:
+            return 0
+        try:
+            self.sock.settimeout(0)
+            return self.sock.send(payload)
+        except BlockingIOError:
+            return 0
 
     def receive(self) -> None:
         self.buffer = grown(self.buffer, self.end)
@@ -131,7 +144,7 @@ class Links:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._pid = os.getpid()
+        self._generation = generation()
         self._idle: defaultdict[Node, list[Link]] = defaultdict(list)
 
     def run(self, op: Op[T]) -> T:
@@ -161,8 +174,8 @@ class Links:
                 link.close()
 
     def _exchange(self, exchange: Exchange) -> list[Outcome]:
-        if os.getpid() != self._pid:
-            self._pid = os.getpid()
+        if generation() != self._generation:
+            self._generation = generation()
             self.close()  # closes this process's copies; the parent's go on
         if len(exchange.calls) == 1:
             return [self._one(exchange.calls[0], exchange.deadline)]

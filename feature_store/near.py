@@ -21,7 +21,7 @@ SLOT_BYTES = 8 + 2 + 2 * CODES + 2 + 1 + 1
 _LOG = 1024  # batches of invalidations that an insertion may have to heed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Known:
     """What the table knows of n ids: rows are meaningful where `hit`."""
 

@@ -26,7 +26,7 @@ class Node(NamedTuple):
         return f"{self.host}:{self.port}" if self.port else self.host
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One pipeline to one node, and who reads what comes back."""
 
@@ -35,7 +35,7 @@ class Call:
     reader: Reader
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exchange:
     """Calls that run side by side until `deadline` (time.monotonic seconds)."""
 

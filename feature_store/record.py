@@ -77,7 +77,7 @@ CATEGORIES: dict[str, Flag] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decoded:
     """Verified rows. `valid` (n,) bool is False where the bytes are foreign or corrupt."""
 

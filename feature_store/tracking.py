@@ -6,7 +6,6 @@ the pointer. What was sent before an answered PING has arrived, so the cache is 
 moment that PING was sent; older than `STALE_S`, or after a lost connection, it is not used.
 """
 
-import os
 import select
 import threading
 import time
@@ -16,6 +15,7 @@ import numpy as np
 
 from .address import Address
 from .errors import FeatureStoreError
+from .forks import generation
 from .keys import Keys
 from .link import Link, open_link
 from .near import NearTable
@@ -75,7 +75,7 @@ class NearCache:
         self, address: Address, keys: Keys, nodes: Callable[[], tuple[Node, ...]], size_bytes: int
     ) -> None:
         self.table = NearTable(size_bytes)
-        self.pid = os.getpid()
+        self.generation = generation()
         self.pointer_changed = True
         self._address = address
         self._keys = keys
@@ -91,7 +91,7 @@ class NearCache:
     def close(self) -> None:
         """Stop the thread."""
         self._stop.set()
-        if self.pid == os.getpid():
+        if self.generation == generation():
             self._thread.join(2)
 
     def fresh(self, number: int) -> bool:
