@@ -2,7 +2,7 @@
  *
  * In: buffers of numpy arrays. Out: a MGET command; rows decoded and verified straight from the
  * server's bytes; rows of the near cache's table. Everything here has a numpy twin (keys.py,
- * rows.py and record.py, near.py) that gives the same results and is used where this is not built;
+ * rows.py and record.py, near.py) that gives the same answers and is used where this is not built;
  * one test suite runs on both. Only for little-endian machines.
  */
 #define PY_SSIZE_T_CLEAN
@@ -200,10 +200,65 @@ static PyObject *near_rows(PyObject *self, PyObject *const *args, Py_ssize_t nar
     return PyLong_FromSsize_t(hits);
 }
 
+/* keep(ids, chosen, codes, flags, status, table_ids, table_versions, table_codes, table_flags,
+ *      table_status, recent, sets, ways, version): store chosen rows. A row takes its own slot,
+ * else a free one, else one that was not used of late, else the set gets its second chance. */
+static PyObject *keep_rows(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    Py_buffer v[11];
+    if (nargs != 14) return PyErr_Format(PyExc_TypeError, "keep takes 14 arguments");
+    Py_ssize_t sets = PyLong_AsSsize_t(args[11]), ways = PyLong_AsSsize_t(args[12]);
+    long version = PyLong_AsLong(args[13]);
+    if (PyErr_Occurred() || acquire(args, v, 11, 5) < 0) return NULL;
+    Py_ssize_t n = v[0].len / 8, slots = sets * ways;
+    if (v[1].len < n || v[2].len < n * CODES_BYTES || v[3].len < n * 2 || v[4].len < n ||
+        v[5].len < slots * 8 || v[6].len < slots * 2 || v[7].len < slots * CODES_BYTES ||
+        v[8].len < slots * 2 || v[9].len < slots || v[10].len < slots) {
+        too_small(v, 11);
+        return NULL;
+    }
+    const int64_t *ids = v[0].buf;
+    const uint8_t *chosen = v[1].buf;
+    int64_t *table = v[5].buf;
+    uint16_t *versions = v[6].buf;
+    uint8_t *recent = v[10].buf;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (!chosen[i]) continue;
+        uint64_t hashed = (uint64_t)ids[i] * GOLDEN;
+        Py_ssize_t first = (Py_ssize_t)(((hashed >> 32) * (uint64_t)sets) >> 32) * ways;
+        Py_ssize_t slot = -1, unused = -1;
+        for (Py_ssize_t at = first; at < first + ways; at++) {
+            if (table[at] == ids[i] && versions[at] == version) {
+                slot = at;
+                break;
+            }
+            if (table[at] == 0) {
+                if (unused < 0 || table[unused] != 0) unused = at;
+            } else if (unused < 0 && !recent[at]) {
+                unused = at;
+            }
+        }
+        if (slot < 0) slot = unused;
+        if (slot < 0) {
+            memset(recent + first, 0, ways);
+            slot = first + (Py_ssize_t)((hashed >> 8) % (uint64_t)ways);
+        }
+        table[slot] = ids[i];
+        versions[slot] = (uint16_t)version;
+        recent[slot] = 0;
+        memcpy((uint8_t *)v[7].buf + CODES_BYTES * slot,
+               (uint8_t *)v[2].buf + CODES_BYTES * i, CODES_BYTES);
+        memcpy((uint8_t *)v[8].buf + 2 * slot, (uint8_t *)v[3].buf + 2 * i, 2);
+        ((uint8_t *)v[9].buf)[slot] = ((uint8_t *)v[4].buf)[i];
+    }
+    release(v, 11);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"mget", (PyCFunction)(void (*)(void))mget, METH_FASTCALL, "A MGET of records."},
     {"rows", (PyCFunction)(void (*)(void))rows, METH_FASTCALL, "Decode a MGET's reply."},
     {"near", (PyCFunction)(void (*)(void))near_rows, METH_FASTCALL, "Rows of a near table."},
+    {"keep", (PyCFunction)(void (*)(void))keep_rows, METH_FASTCALL, "Fill a near table."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -20,6 +20,8 @@ class Fast(Protocol):
 
     def near(self, *arguments: object) -> int: ...
 
+    def keep(self, *arguments: object) -> None: ...
+
 
 def load() -> Fast | None:
     """The module, if it is there."""

@@ -33,36 +33,31 @@ def fetch(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> O
     moment = near.table.moment()
     watched = near.fresh(number)
     known = near.table.get(ids, number) if watched else None
-    if known is None:
-        fetched = yield from _from_store(core, ids, number, deadline)
-    else:
-        hits = known.hits
-        core.counters["near hits"] += hits
-        core.counters["near misses"] += len(ids) - hits
-        if hits == len(ids):
+    asked, left = ids, None
+    if known is not None:
+        core.counters["near hits"] += known.hits
+        core.counters["near misses"] += len(ids) - known.hits
+        if known.hits == len(ids):
             return Fetched(Decoded(known.codes, known.flags, known.status, known.hit), None)
         left = np.flatnonzero(~known.hit)
-        fetched = yield from _from_store(core, ids[left], number, deadline)
+        asked = ids[left]
+    fetched = yield from _from_store(core, asked, number, deadline)
+    lost = bool((fetched.rows.status == Status.UNAVAILABLE).any())
+    if watched and not lost:
+        near.table.put(asked, number, fetched.rows, moment)
+    if known is not None and left is not None:
         fetched = Fetched(_merged(known, left, fetched.rows), fetched.pointer)
-    unavailable = fetched.rows.status == Status.UNAVAILABLE
-    if unavailable.any():
-        if near.stale():
-            _fall_back(near.table.get(ids, number), fetched.rows, unavailable)
-    elif watched:
-        keep = slice(None) if known is None else np.flatnonzero(~known.hit)
-        near.table.put(ids[keep], number, _part(fetched.rows, keep), moment)
+    if lost and near.stale():
+        unavailable = fetched.rows.status == Status.UNAVAILABLE
+        _fall_back(near.table.get(ids, number), fetched.rows, unavailable)
     return fetched
-
-
-def _part(rows: Decoded, chosen: "slice | NDArray[np.intp]") -> Decoded:
-    return Decoded(rows.codes[chosen], rows.flags[chosen], rows.status[chosen], rows.valid[chosen])
 
 
 def _merged(known: Known, left: NDArray[np.intp], rows: Decoded) -> Decoded:
     known.codes[left] = rows.codes
     known.flags[left] = rows.flags
     known.status[left] = rows.status
-    return Decoded(known.codes, known.flags, known.status, np.ones(len(known.hit), np.bool_))
+    return Decoded(known.codes, known.flags, known.status, known.hit)
 
 
 def _fall_back(known: Known, rows: Decoded, unavailable: NDArray[np.bool_]) -> None:

@@ -94,6 +94,13 @@ class NearTable:
             fresh = self._fresh(ids, moment)
             if fresh is None:
                 return
+            if compiled.fast is not None:
+                compiled.fast.keep(
+                    *(ids, fresh, rows.codes, rows.flags, rows.status),
+                    *(self._ids, self._versions, self._codes, self._flags, self._status),
+                    *(self._recent, self.sets, WAYS, number),
+                )
+                return
             at = self._set_of(hash_ids(ids))
             there = self._ids[at]
             score = 1 + self._recent[at].astype(np.int16)

@@ -111,6 +111,8 @@ def test_near_tables_answer_the_same(ids: list[int], asked: list[int], number: i
         random.integers(0, 2, n).astype(np.uint8),
         np.ones(n, np.bool_),
     )
+    keeping = random.integers(0, 2)  # whichever filled the table
+    compiled.fast = FAST if keeping else None
     table.put(array, 2, rows, table.moment())
     chosen = array[[i for i in asked if i < n]]
     answers = []
@@ -136,6 +138,8 @@ def test_arrays_that_are_too_small_are_refused() -> None:
         FAST.rows(ids, bytearray(100), small, small, small, small, 10, 1)
     with pytest.raises(ValueError, match="smaller"):
         FAST.near(ids, *[small] * 10, 4, 8, 1)
+    with pytest.raises(ValueError, match="smaller"):
+        FAST.keep(ids, *[small] * 10, 4, 8, 1)
     with pytest.raises(ValueError, match="smaller"):
         FAST.mget(ids, b"x", b"short", b"")
     with pytest.raises(TypeError):

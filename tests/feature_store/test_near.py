@@ -26,7 +26,7 @@ def writer(valkey_url: str) -> Iterator[FeatureStore]:
 
 
 @pytest.fixture
-def near(writer: FeatureStore, valkey_url: str) -> Iterator[FeatureStore]:
+def near(writer: FeatureStore, valkey_url: str, loops: str) -> Iterator[FeatureStore]:
     with FeatureStore.connect(valkey_url, near_cache_bytes=1 << 20) as store:
         warm(store)
         yield store
@@ -144,7 +144,7 @@ def rows(n: int, seed: int = 0) -> Decoded:
     return Decoded(codes, np.arange(n, dtype=np.uint16), ones, ones.astype(bool))
 
 
-def test_the_table_is_bounded_and_keeps_what_is_used() -> None:
+def test_the_table_is_bounded_and_keeps_what_is_used(loops: str) -> None:
     table = NearTable(64 << 10)
     assert table.bytes <= 64 << 10
     hot = np.arange(1, 301)
@@ -157,7 +157,7 @@ def test_the_table_is_bounded_and_keeps_what_is_used() -> None:
     assert not table.get(hot, 2).hit.any()
 
 
-def test_rows_invalidated_while_they_were_read_are_not_kept() -> None:
+def test_rows_invalidated_while_they_were_read_are_not_kept(loops: str) -> None:
     table = NearTable(1 << 20)
     ids = np.arange(1, 101)
     moment = table.moment()
@@ -170,7 +170,7 @@ def test_rows_invalidated_while_they_were_read_are_not_kept() -> None:
     assert not table.get(ids, 1).hit.any()
 
 
-def test_duplicates_and_no_ids() -> None:
+def test_duplicates_and_no_ids(loops: str) -> None:
     table = NearTable(1 << 16)
     ids = np.array([5, 5, 5])
     table.put(ids, 1, rows(3), table.moment())
