@@ -102,7 +102,11 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """All of `checks.json`. context: the longest prompt with its answer, in tokens."""
+    """All of `checks.json`.
+
+    context: the longest prompt with its answer, in tokens. enforce: a verdict `block` takes the ad
+    down; otherwise it only marks the ad. image_mark: what stands before the soft tokens.
+    """
 
     labels: Labels
     prompts: Prompts
@@ -110,7 +114,9 @@ class Checks:
     context: int
     calibration: Calibration
     thresholds: Mapping[str, Threshold]
+    enforce: bool = True
     soft_tokens: int = 0
+    image_mark: str = ""
     block_size: int = 32
     encoder: Encoder | None = None
 

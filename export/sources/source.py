@@ -6,6 +6,7 @@ see docs/bring_your_own_model.md.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -45,6 +46,7 @@ class ModelSource:
         source: name and revision, for the manifest.
         graphs: `model` where there is one graph, else a name for each.
         files: what goes into the bundle beside the graphs, such as `tokenizer.json`.
+        copied: the same, by path: a language model has gigabytes.
         metadata: what serving needs to know besides tensors (JSON).
     """
 
@@ -53,3 +55,4 @@ class ModelSource:
     graphs: Mapping[str, GraphSource]
     files: Mapping[str, bytes] = field(default_factory=dict)
     metadata: Mapping[str, object] = field(default_factory=dict)
+    copied: Mapping[str, Path] = field(default_factory=dict)
