@@ -16,6 +16,7 @@ from .catalog import View
 from .errors import FeatureStoreError, ServerError, UnavailableError
 from .forks import generation
 from .keys import Keys
+from .metrics import LATENCY_BUCKETS
 from .ops import Call, Exchange, Node, Op, Pause, error_of
 from .record import SYNDROMES
 from .scripts import ALL, Script
@@ -43,6 +44,7 @@ class Core:
     suspect: bool = False  # whether the cluster's slots may be out of date
     turn: int = 0
 
+    latency_us: list[int] = field(default_factory=lambda: [0] * LATENCY_BUCKETS)
     near: NearCache | None = None
     near_bytes: int = 0
     warned_at: float = 0.0
@@ -57,6 +59,15 @@ class Core:
         if self.near_bytes and (self.near is None or self.near.generation != generation()):
             self.near = NearCache(self.address, self.keys, lambda: self.map.nodes, self.near_bytes)
         return self.near
+
+    def count_lookup(self, n: int, seconds: float) -> None:
+        """Count a lookup of n ids; latency by powers of two of a microsecond."""
+        microseconds = int(seconds * 1e6)
+        counters = self.counters
+        counters["lookups"] += 1
+        counters["ids"] += n
+        counters["lookup us"] += microseconds
+        self.latency_us[min(microseconds.bit_length(), LATENCY_BUCKETS - 1)] += 1
 
     def report_corrupt(self, count: int) -> None:
         """Count rows whose bytes are not what this store wrote, and say so now and then."""

@@ -46,7 +46,10 @@ def lookup(core: Core, ad_ids: Ids, version: str | None, deadline: float | None)
     seconds = lookups.default_deadline(len(ids)) if deadline is None else deadline
     if not isinstance(seconds, int | float) or not seconds > 0:
         raise InputError(f"deadline must be more than 0 seconds; found {deadline!r}")
-    return (yield from lookups.lookup(core, ids, version, time.monotonic() + seconds))
+    began = time.monotonic()
+    found = yield from lookups.lookup(core, ids, version, began + seconds)
+    core.count_lookup(len(ids), time.monotonic() - began)
+    return found
 
 
 def write(

@@ -17,7 +17,7 @@ _COUNT = 1000  # keys the server looks at per SCAN
 _SAMPLE = 1_000_000
 
 
-class record_batches:  # noqa: N801 - used like a function: `batches = record_batches(...)`
+class RecordBatches:
     """Record keys of a version in batches; `next()` is an operation, None at the end."""
 
     def __init__(self, core: Core, number: int, count: int = _COUNT) -> None:
@@ -67,7 +67,7 @@ def count_held(core: Core, one: int, other: int) -> Op[tuple[int, int]]:
     indexes = {tag.encode(): i for i, tag in enumerate(tags())}
     target = core.keys.record_prefix(other)
     size = len(target)
-    batches = record_batches(core, one)
+    batches = RecordBatches(core, one)
     held = seen = 0
     while seen < _SAMPLE:
         batch = yield from batches.next()

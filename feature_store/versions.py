@@ -16,7 +16,7 @@ from .errors import ConflictError, CoverageError, UnknownVersionError, VersionIn
 from .keys import TAGS
 from .lookup import unknown
 from .ops import Op, Pause
-from .scan import count_held, record_batches
+from .scan import RecordBatches, count_held
 from .wire import command
 
 State = Literal["active", "previous", "kept", "retiring"]
@@ -148,7 +148,7 @@ def retire(core: Core, name: str) -> Op[int]:
 
     yield from _change(core, begin)
     removed = 0
-    batches = record_batches(core, number, _REMOVE)
+    batches = RecordBatches(core, number, _REMOVE)
     while True:
         batch = yield from batches.next()
         if batch is None:
