@@ -165,7 +165,9 @@ class Batcher(Generic[In, Out]):
                 raise DeadlineExceededError("the deadline had passed on arrival")
             wait = self.predicted_wait_s()
             own = self._times.predict(ticket.rows, self._limits.rows)
-            if now + wait + own > ticket.deadline:
+            # An idle model always tries: refusing by a prediction that has become too dark would
+            # leave nothing to measure, and so go on for ever.
+            if wait > 0 and now + wait + own > ticket.deadline:
                 left_ms = (ticket.deadline - now) * 1000
                 raise OverloadedError(
                     f"{left_ms:.0f} ms are left and about {(wait + own) * 1000:.0f} ms are needed; "
