@@ -64,7 +64,8 @@ def configure(application: str, level: str = "INFO") -> logging.Logger:
     """The application's logger, writing JSON lines to stderr; calling it again changes nothing."""
     logger = logging.getLogger(f"{ROOT}.{application}")
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        # The real one: in replicas Serve puts a slow stand-in, with a format of its own, before it.
+        handler = logging.StreamHandler(sys.__stderr__)
         handler.setFormatter(JsonFormatter(application))
         logger.addHandler(handler)
         logger.propagate = False

@@ -35,6 +35,7 @@ class Cluster:
     http: str
     grpc: str
     metrics: str  # Prometheus text of every replica of this node
+    logs: Path  # one JSON object a line, in the .err files of the workers
 
 
 @contextmanager
@@ -62,6 +63,7 @@ def running(topology: Topology, settings: Mapping[str, Any], folder: Path) -> It
             http=f"http://{_address(topology.host)}:{topology.port}",
             grpc=f"{_address(topology.host)}:{topology.grpc_port}",
             metrics=f"http://127.0.0.1:{metrics_port}/metrics",
+            logs=folder / "session_latest" / "logs",
         )
     finally:
         with step("shutting down"):

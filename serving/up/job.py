@@ -97,7 +97,8 @@ async def _traffic(
             reasons = "; ".join(f"{s}: {r}" for s, r in ingested.problems[:3])
             raise MainJobError(f"no creative could be ingested: {reasons}")
         notes = await asyncio.to_thread(_activate, store.url, ingested.version)
-        found = await door.lookup(ingested.stored)
+        # What is not active yet is looked up by its name.
+        found = await door.lookup(ingested.stored, ingested.version if notes else None)
     if found.missing:
         shown = ", ".join(f"{ad_id} {status}" for ad_id, status in found.missing[:10])
         raise MainJobError(f"{len(found.missing)} ads that were stored are no HIT: {shown}")
@@ -110,6 +111,7 @@ async def _traffic(
             "http": cluster.http,
             "grpc": cluster.grpc,
             "metrics": cluster.metrics,
+            "logs": str(cluster.logs),
             "applications": {app.name: app.route_prefix for app in layout.applications},
         },
         problems=(*catalogue.refused, *ingested.problems),

@@ -23,6 +23,7 @@ def show(outcome: Outcome, topology: Topology, *, keys: bool) -> None:
         places.add_row(app.name, f"{http}{app.route_prefix}", version)
     places.add_row("gRPC", f"{grpc}, metadata application=<application>", "")
     places.add_row("metrics", str(outcome.served["metrics"]), "")
+    places.add_row("logs", str(outcome.served["logs"]), "")
     console.print(stages, places)
     console.print(f"semantic-ID version: {outcome.versions.get('active', 'none')}", highlight=False)
     for note in outcome.notes:

@@ -100,15 +100,15 @@ class FrontDoor:
         stage = Stage.of(len(stored), seconds, latencies)
         return Ingested(stage, tuple(sorted(stored)), tuple(problems), max(versions, default=None))
 
-    async def lookup(self, ids: Sequence[int]) -> LookedUp:
-        """Look every id up once, then time more requests of the same size."""
+    async def lookup(self, ids: Sequence[int], pinned: str | None) -> LookedUp:
+        """Look every id up once, then time more requests of the same size; `pinned`: a version."""
         started = time.monotonic()
         rows: dict[int, str] = {}
         version = ""
         chunks = [list(ids[at : at + LOOKUP_IDS]) for at in range(0, len(ids), LOOKUP_IDS)]
         with step("looking all of them up", len(ids)) as advance:
             for chunk in chunks:
-                answer = await self._lookup(chunk, FIRST_DEADLINE_MS)
+                answer = await self._lookup(chunk, pinned, FIRST_DEADLINE_MS)
                 version = answer["version"]
                 rows.update(
                     zip(chunk, map(_outcome, range(len(chunk)), [answer] * len(chunk)), strict=True)
@@ -118,15 +118,17 @@ class FrontDoor:
         latencies = []
         for turn in range(TIMED_REQUESTS if chunks else 0):
             begun = time.perf_counter()
-            await self._lookup(chunks[turn % len(chunks)])
+            await self._lookup(chunks[turn % len(chunks)], pinned)
             latencies.append(time.perf_counter() - begun)
         hits = sum(status == "HIT" for status in rows.values())
         blocked = sum(status == "BLOCKED" for status in rows.values())
         missing = tuple((i, s) for i, s in rows.items() if s not in ("HIT", "BLOCKED"))
         return LookedUp(Stage.of(hits, seconds, latencies), missing, blocked, version)
 
-    async def _lookup(self, ids: list[int], deadline_ms: int | None = None) -> dict[str, Any]:
-        body = {"ad_ids": ids, "deadline_ms": deadline_ms}
+    async def _lookup(
+        self, ids: list[int], pinned: str | None, deadline_ms: int | None = None
+    ) -> dict[str, Any]:
+        body = {"ad_ids": ids, "version": pinned, "deadline_ms": deadline_ms}
         answer = await self._send("lookups stopped", "POST", "/v1/lookup", json=body)
         if answer.status_code != 200:
             raise MainJobError(f"/v1/lookup answered {answer.status_code}: {_reason(answer)}")

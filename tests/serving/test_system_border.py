@@ -1,9 +1,12 @@
 """The border of every application: keys on every route, health without, metrics, request ids."""
 
+import json
 import re
 import time
+from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.serving.support import System
@@ -142,7 +145,40 @@ def test_a_timeout_header_that_is_no_time_is_refused(system: System) -> None:
     assert 400 <= answer.status_code < 500
 
 
-def test_no_key_is_in_the_logs(system: System) -> None:
-    text = system.log.read_text()
-    assert "Ready" in text
-    assert not any(key in text for key in system.keys.values())
+def worker_logs(system: System) -> str:
+    folder = Path(system.report["served"]["logs"])
+    return "\n".join(path.read_text() for path in folder.glob("worker-*.err"))
+
+
+def test_logs_are_json_with_the_requests_id_and_without_keys(system: System) -> None:
+    mine = f"trace-{time.monotonic_ns()}"
+    with system.client("read") as client:
+        client.post("/v1/lookup", json={"ad_ids": [0]}, headers={"x-request-id": mine})
+    deadline = time.monotonic() + 30
+    found: list[dict[str, object]] = []
+    while not found and time.monotonic() < deadline:
+        lines = [line for line in worker_logs(system).splitlines() if mine in line]
+        found = [json.loads(line) for line in lines]
+        time.sleep(0.05)
+    assert [line["request_id"] for line in found] == [mine]
+    assert (found[0]["application"], found[0]["route"]) == ("lookup", "/v1/lookup")
+    assert (found[0]["status"], found[0]["problem"]) == ("422", "invalid-ad-ids")
+    said = worker_logs(system) + system.log.read_text()
+    assert not any(key in said for key in system.keys.values())
+
+
+def test_no_replica_of_the_index_or_lookup_path_loads_torch(system: System) -> None:
+    replicas = [
+        process
+        for process in psutil.Process(system.process.pid).children(recursive=True)
+        if process.name().startswith("ray::ServeRepl")
+    ]
+    named = {
+        name: process
+        for process in replicas
+        for name in ("lookup", "ingest", "encode", "models", "image_encoder")
+        if f":{name}:" in " ".join(process.cmdline())
+    }
+    assert len(named) == 5
+    for name, process in named.items():
+        assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text(), name

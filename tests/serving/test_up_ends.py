@@ -97,6 +97,20 @@ def test_a_signal_during_ingest_ends_everything(
     assert_nothing_is_left(started, port)
 
 
+def test_a_store_killed_after_the_summary_ends_up_too(tmp_path: Path) -> None:
+    ready, log = tmp_path / "out.json", tmp_path / "log"
+    few = write_creatives(tmp_path / "few", good=6)
+    ports = ("--port", str(free_port()), "--grpc-port", str(free_port()))
+    process = start_up("--creatives", str(few), "--json", str(ready), *ports, log=log)
+    until(lambda: "Ready" in log.read_text(), process, log)
+    started, server = family(process), valkey_of(process)
+    assert server is not None
+    server.kill()
+    assert process.wait(END_S) == 1
+    assert "the embedded Valkey has ended" in log.read_text()
+    assert_nothing_is_left(started, int(ports[1]))
+
+
 def test_once_ends_by_itself_and_a_named_store_keeps_the_ads(
     tmp_path: Path, valkey_url: str
 ) -> None:
