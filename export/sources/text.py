@@ -20,9 +20,9 @@ from export.sources.huggingface import load_model, read_json
 from export.sources.source import GraphSource, ModelSource
 from export.sources.tokenizer import read_tokenizer
 
-BARE_FAMILIES = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta")
+BARE_FAMILIES = ("bert", "distilbert", "roberta", "xlm-roberta")
 # Their positions are counted from two on.
-_OFFSET_POSITIONS = ("mpnet", "roberta", "xlm-roberta")
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta")
 _POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
 
