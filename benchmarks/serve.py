@@ -53,7 +53,9 @@ def run(target: Target, scale: float, seed: int) -> dict[str, Any]:
     """Measure every stage. Raises InvalidRunError when a contender does not answer as it should."""
     results: dict[str, Any] = {"scale": scale, "stages": {}}
     with _system(target, scale, seed) as system, asyncio.Runner() as runner:
-        stages = runner.run(Stages(system, seed).open())
+        blocks = 2 * _rounds(scale)
+        calls = 2 * (WARM_UP + blocks * max(FEWEST, math.ceil(HIGHEST_RATE * BLOCK_S)))
+        stages = runner.run(Stages(system, seed, calls).open())
         try:
             for stage in stages.all():
                 results["stages"][stage.name] = _measure(runner, stage, scale, seed)
@@ -62,6 +64,10 @@ def run(target: Target, scale: float, seed: int) -> dict[str, Any]:
     results["valid"] = all(stage["valid"] for stage in results["stages"].values())
     _show(results)
     return results
+
+
+def _rounds(scale: float) -> int:
+    return max(round(ROUNDS * scale), 2)
 
 
 def _system(target: Target, scale: float, seed: int) -> AbstractContextManager[System]:
@@ -90,7 +96,7 @@ def _measure(runner: asyncio.Runner, stage: Stage, scale: float, seed: int) -> d
     subjects: dict[str, Callable[[int], float]] = {
         contender.name: partial(block, contender) for contender in stage.contenders
     }
-    taken = stats.abba(subjects, max(round(ROUNDS * scale), 2))
+    taken = stats.abba(subjects, _rounds(scale))
     own, *others = (contender.name for contender in stage.contenders)
     ratios = {name: stats.ratio(taken[own], taken[name]) for name in others}
     good = all(

@@ -7,9 +7,9 @@ HAProxy, the store's own client in this process, the bare runtime session of eac
 """
 
 import asyncio
-import base64
 import io
-from collections.abc import Callable, Iterator, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from .http1 import Http, multipart
 from .load import Request
 from .serve_system import FIRST_AD, NotServingError, System
 
-VARIANTS = 64  # different requests a stage, used in turn
+VARIANTS = 64  # different requests of a stage that no cache answers, used in turn
 LOOKUP_SIZES = (100, 500, 1000)
 DEADLINE_MS = 1000  # what is cut off cannot be measured
 TOKENS = 16
@@ -63,8 +63,10 @@ class Stage:
 class Stages:
     """Holds what the stages share: connections, the store's client, sessions."""
 
-    def __init__(self, system: System, seed: int) -> None:
+    def __init__(self, system: System, seed: int, calls: int) -> None:
+        """calls: the most requests of one stage to Tessera, control and warm-up included."""
         self._system = system
+        self._calls = calls
         self._random = np.random.default_rng(seed)
         self._http = Http(system.http, system.key)
         self._open = AsyncExitStack()
@@ -110,11 +112,11 @@ class Stages:
             yield self._lookup_http(size)
         for size in LOOKUP_SIZES:
             yield self._lookup_grpc(size)
-        texts = [{"texts": [self._text()]} for _ in range(VARIANTS)]
+        texts = ({"texts": [self._text(n)]} for n in range(self._calls))
         yield self._encode("embed text", "/v1/encode/embed", texts, ["text_encoder"])
-        images = [{"images": [base64.b64encode(self._jpeg()).decode()]} for _ in range(VARIANTS)]
+        images = ({"images": [b64encode(self._jpeg()).decode()]} for _ in range(self._calls))
         yield self._encode("embed image", "/v1/encode/embed", images, ["image_encoder"])
-        rows = [{"vectors": self._vectors(1).tolist()} for _ in range(VARIANTS)]
+        rows = ({"vectors": self._vectors(1).tolist()} for _ in range(self._calls))
         yield self._encode("tokenize", "/v1/encode/tokenize", rows, ["semantic_id"])
         yield self._ingest()
 
@@ -148,23 +150,21 @@ class Stages:
         )
 
     def _encode(
-        self, name: str, path: str, bodies: Sequence[dict[str, Any]], models: Sequence[str]
+        self, name: str, path: str, bodies: Iterable[dict[str, Any]], models: Sequence[str]
     ) -> Stage:
         requests = [self._http.request("POST", path, orjson.dumps(body)) for body in bodies]
-        call = self._http_call(requests, lambda body: b'"version"' in body)
+        call = self._fresh_call(requests, lambda body: b'"version"' in body)
         return self._stage(name, call, self._empty_route("/v1/encode"), self._models_peer(models))
 
     def _ingest(self) -> Stage:
         self._wrote = True
         requests = []
-        for number in range(VARIANTS):  # ids of their own, so that no catalogue is overwritten
-            form: dict[str, bytes | str] = {
-                "image": self._jpeg(),
-                "title": self._text(),
-                "text": self._text(),
-            }
-            requests.append(self._http.request("PUT", _own_ad(number), *multipart(form)))
-        call = self._http_call(requests, lambda body: b'"codes"' in body)
+        for number in range(self._calls):
+            text = self._text(-1 - number)
+            form: dict[str, bytes | str] = {"image": self._jpeg(), "title": text, "text": text}
+            put = self._http.request("PUT", _own_ad(number % VARIANTS), *multipart(form))
+            requests.append(put)
+        call = self._fresh_call(requests, lambda body: b'"codes"' in body)
         peer = self._models_peer(tuple(SESSIONS))
         return self._stage("ingest", call, self._empty_route("/v1/ads"), peer)
 
@@ -181,6 +181,18 @@ class Stages:
             if status == 200 and good(body):
                 return "ok"
             return _refusal(status, body)
+
+        return call
+
+    def _fresh_call(self, requests: Sequence[bytes], good: Callable[[bytes], bool]) -> Request:
+        """Each request once, whoever asks: vectors of content seen before come from a cache."""
+        fresh = iter(requests)
+
+        async def call(_: int) -> str:
+            request = next(fresh, None)
+            if request is None:
+                return "no request is left that was not sent before"
+            return await self._http_call([request], good)(0)
 
         return call
 
@@ -264,8 +276,8 @@ class Stages:
         unit: NDArray[Any] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
         return unit
 
-    def _text(self) -> str:
-        return " ".join(self._random.choice(WORDS, 6))
+    def _text(self, number: int) -> str:
+        return f"{' '.join(self._random.choice(WORDS, 6))} {number}"
 
     def _jpeg(self) -> bytes:
         from PIL import Image
