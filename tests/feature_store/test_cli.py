@@ -74,9 +74,15 @@ def test_plan_needs_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--url", "redis://127.0.0.1:1", *arguments]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["memory_gb"] == pytest.approx(90, rel=0.05)  # two versions of 90 bytes an ad
-    assert plan["shards"] >= plan["shards_for_cpu"] > 14
+    assert plan["shards_for_memory"] == 7  # of 24 GB, 60% full
+    assert plan["shards"] <= 64
+    # 25 million ids per second at 0.56 us each, and 9 us per lookup and shard
+    cores = 50_000 * (500 * 0.56 + plan["shards"] * 9) / 1e6
+    assert plan["server_cores"] == pytest.approx(cores)
+    assert plan["copies"] * plan["shards"] * 0.6 >= cores
     assert plan["reply_mb_s"] == pytest.approx(775)
-    assert main(["plan", "--ads", "-1", "--qps", "1", "--ids", "1"]) == 2
+    for ads in ("-1", "nan", "1e12"):
+        assert main(["plan", "--ads", ads, "--qps", "1", "--ids", "1"]) == 2
 
 
 def test_errors_are_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
