@@ -51,10 +51,9 @@ def plan(ads: float, qps: float, ids: float, versions: int = 2) -> Plan:
             f"{memory / 1e9:.0f} GB need {for_memory} shards; a namespace has {TAGS} at most: "
             "split the catalogue over namespaces"
         )
-    copies, for_cpu = 1, _shards_for(qps, ids)
-    while for_cpu > TAGS:
-        copies += 1
-        for_cpu = _shards_for(qps / copies, ids)
+    # If any number of shards suffices, the most do: the work grows with them by less than they add.
+    copies = max(math.ceil(_cores(qps, ids, TAGS) / (TAGS * SHARE)), 1)
+    for_cpu = min(_shards_for(qps / copies, ids), TAGS)
     shards = max(for_memory, for_cpu)
     return Plan(
         ads=ads,
