@@ -1,10 +1,10 @@
 """The one place of configuration: layers, topology, and what Serve itself makes of it."""
 
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
-from ray.serve.schema import ServeDeploySchema
 
 from serving import config
 from serving.config import AppArgs, Settings, ray_environment, serve_config, topology
@@ -38,6 +38,8 @@ def test_the_store_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("profile", ["development", "production"])
 def test_serve_accepts_the_configuration(profile: config.Profile) -> None:
+    with warnings.catch_warnings(action="ignore"):  # Ray's own, when it is imported
+        from ray.serve.schema import ServeDeploySchema
     made = serve_config(topology(profile, models=("image_encoder", "mine")))
     schema = ServeDeploySchema.model_validate(made)
     prefixes = {app.name: app.route_prefix for app in schema.applications}

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -55,6 +57,14 @@ def family(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+def remove_kept_logs(said: str) -> None:
+    """A failed `up` keeps Ray's logs and says where."""
+    found = re.search(r"\(logs: (/tmp/tessera-\w+)\)", said)
+    assert found is not None
+    assert Path(found[1], "session_latest", "logs").is_dir()
+    shutil.rmtree(found[1])
+
+
 def assert_nothing_is_left(before: list[psutil.Process], port: int) -> None:
     _, alive = psutil.wait_procs(before, timeout=10)
     assert [p.name() for p in alive] == []
@@ -79,6 +89,7 @@ def test_a_killed_store_is_said_and_nothing_is_left(tmp_path: Path, many: Path) 
     assert "creatives were stored before" in said
     assert "Traceback" not in said
     assert not ready.exists()
+    remove_kept_logs(said)
     assert_nothing_is_left(started, port)
 
 
@@ -108,6 +119,7 @@ def test_a_store_killed_after_the_summary_ends_up_too(tmp_path: Path) -> None:
     server.kill()
     assert process.wait(END_S) == 1
     assert "the embedded Valkey has ended" in log.read_text()
+    remove_kept_logs(log.read_text())
     assert_nothing_is_left(started, int(ports[1]))
 
 
