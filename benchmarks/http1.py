@@ -8,6 +8,8 @@ with a content length are read, which is what Serve and HAProxy send for whole b
 import asyncio
 from urllib.parse import urlsplit
 
+import orjson
+
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -74,3 +76,13 @@ def multipart(parts: dict[str, bytes | str]) -> tuple[bytes, str]:
     return b"".join([*out, f"--{boundary}--\r\n".encode()]), (
         f"multipart/form-data; boundary={boundary}"
     )
+
+
+def refusal(status: int, body: bytes) -> str:
+    """What an answer that is not the expected one says of itself, in a few words."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return f"HTTP {status}"
+    told = said.get("title") or said.get("degraded") if isinstance(said, dict) else None
+    return f"HTTP {status}: {told or 'unexpected answer'}"

@@ -29,7 +29,7 @@ from serving.errors import ServingError
 from serving.lookup.lookup_pb2 import LookupRequest, LookupResponse
 from serving.session import Session, open_session
 
-from .http1 import Http, multipart
+from .http1 import Http, multipart, refusal
 from .load import Request
 from .serve_system import FIRST_AD, NotServingError, System
 
@@ -180,7 +180,7 @@ class Stages:
                 return "connection closed"
             if status == 200 and good(body):
                 return "ok"
-            return _refusal(status, body)
+            return refusal(status, body)
 
         return call
 
@@ -286,16 +286,6 @@ class Stages:
         out = io.BytesIO()
         Image.fromarray(coarse).resize((224, 224)).save(out, "JPEG", quality=85)
         return out.getvalue()
-
-
-def _refusal(status: int, body: bytes) -> str:
-    """What an answer that is not the expected one says of itself, in a few words."""
-    try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return f"HTTP {status}"
-    told = said.get("title") or said.get("degraded") if isinstance(said, dict) else None
-    return f"HTTP {status}: {told or 'unexpected answer'}"
 
 
 def _own_ad(number: int) -> str:
