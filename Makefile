@@ -6,7 +6,7 @@ READY   := .venv/.ready
 
 # Evaluation photos and KubeRay's schema are not part of the product; defaults apply where they exist.
 PHOTOS      ?= $(wildcard ../shared/data/clothing/validation)
-KUBERAY_CRD ?= $(firstword $(wildcard ../shared/schemas/kuberay-v1.7.0-rayservices.yaml))
+KUBERAY_CRD ?= $(abspath $(firstword $(wildcard ../shared/schemas/kuberay-v1.7.0-rayservices.yaml)))
 MODELS      ?= var/models
 # Where `make lock` finds torch's CPU wheel (a folder or a wheel index page); see CONTRIBUTING.md.
 WHEELS      ?=
@@ -18,7 +18,7 @@ up: $(READY)  ## start everything, ingest a catalogue, answer lookups
 	$(BIN)/python -m serving up $(ARGS)
 
 test: $(READY)  ## every test, on real servers
-	$(BIN)/python -m pytest $(ARGS)
+	$(if $(KUBERAY_CRD),KUBERAY_CRD=$(KUBERAY_CRD)) $(BIN)/python -m pytest $(ARGS)
 
 lint: $(READY)  ## style, types, and the arrows between the rooms
 	$(BIN)/ruff check .
