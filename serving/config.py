@@ -15,9 +15,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from serving.errors import ConfigurationError
+from serving.sizes import DeploymentValues, LlmValues
 
 PREFIX = "TESSERA_"
 REFERENCE_MODELS = ("image_encoder", "text_encoder", "semantic_id")
+CHECKS = "checks"  # the application that judges ads, and the bundle of its language model
 GRPC_SERVICERS = (
     "serving.lookup.lookup_pb2_grpc.add_LookupServicer_to_server",
     "tritonclient.grpc.service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server",
@@ -60,45 +62,6 @@ class Settings(_Frozen):
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise ConfigurationError(f"settings ({PREFIX}* or args): {found}") from error
-
-
-class Autoscaling(_Frozen):
-    """Serve's autoscaling of one deployment; its own defaults are too slow for traffic."""
-
-    min_replicas: int = Field(1, ge=0)
-    max_replicas: int = Field(1, ge=1)
-    target_ongoing_requests: float = Field(2.0, gt=0)
-    upscale_delay_s: float = 5.0
-    downscale_delay_s: float = 120.0
-    look_back_period_s: float = 15.0
-
-
-class DeploymentValues(_Frozen):
-    """Size and limits of one deployment; `max_queued_requests` is per replica, -1 unbounded."""
-
-    num_replicas: int = Field(1, ge=1)
-    num_cpus: float = Field(1.0, gt=0)
-    num_gpus: float = Field(0.0, ge=0)
-    max_ongoing_requests: int = Field(64, ge=1)
-    max_queued_requests: int = Field(256, ge=-1)
-    graceful_shutdown_timeout_s: float = 20.0
-    autoscaling: Autoscaling | None = None
-
-    def options(self) -> dict[str, Any]:
-        """The same as keyword arguments of `Deployment.options` and of a DeploymentSchema."""
-        actor: dict[str, float] = {"num_cpus": self.num_cpus}
-        if self.num_gpus:
-            actor["num_gpus"] = self.num_gpus
-        options: dict[str, Any] = {
-            "ray_actor_options": actor,
-            "max_ongoing_requests": self.max_ongoing_requests,
-            "max_queued_requests": self.max_queued_requests,
-            "graceful_shutdown_timeout_s": self.graceful_shutdown_timeout_s,
-            "graceful_shutdown_wait_loop_s": min(2.0, self.graceful_shutdown_timeout_s / 4),
-        }
-        if self.autoscaling is None:
-            return options | {"num_replicas": self.num_replicas}
-        return options | {"autoscaling_config": self.autoscaling.model_dump()}
 
 
 class AppArgs(_Frozen):
@@ -171,8 +134,12 @@ def topology(
     host: str | None = None,
     port: int | None = None,
     grpc_port: int | None = None,
+    checks: bool = False,
 ) -> Topology:
-    """The applications of a profile with one per model of `models`; None: the profile's value."""
+    """The applications of a profile with one per model of `models`; None: the profile's value.
+
+    checks: with the language model that judges ads.
+    """
     values = tomllib.loads((Path(__file__).parent / f"{profile}.toml").read_text("utf-8"))
     sizes = {name: DeploymentValues.model_validate(v) for name, v in values["deployments"].items()}
     rooms = [
@@ -205,13 +172,22 @@ def topology(
         )
         for model in models
     ]
+    judges = [
+        Application(
+            name=CHECKS,
+            route_prefix="/v1/checks",
+            import_path="serving.checks.app:build",
+            options={"llm": LlmValues.model_validate(values["llm"]).model_dump()},
+            deployments={name: sizes[name] for name in ("checks", "llm")},
+        )
+    ]
     listen = values["listen"]
     return Topology(
         profile=profile,
         host=host or listen["host"],
         port=port or listen["port"],
         grpc_port=grpc_port or listen["grpc_port"],
-        applications=(*rooms, server, *each),
+        applications=(*rooms, server, *each, *(judges if checks else ())),
     )
 
 

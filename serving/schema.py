@@ -141,3 +141,89 @@ class TokenizeResponse(Shape):
     codes: list[Codes]
     margin: list[list[float]]
     version: str
+
+
+class CheckAd(Shape):
+    """An ad sent along; `image` is base64."""
+
+    title: str | None = None
+    text: str | None = None
+    image: str | None = None
+
+
+class RelevanceRequest(Shape):
+    """Either ids of stored ads or ads; `deadline_ms` null: 5,000."""
+
+    query: str
+    ad_ids: list[AdId] | None = None
+    ads: list[CheckAd] | None = None
+    policy: str | None = None
+    deadline_ms: float | None = Field(None, gt=0, le=60_000)
+
+
+class RiskRequest(Shape):
+    """Either ids of stored ads or ads; `policy` null: the default one."""
+
+    ad_ids: list[AdId] | None = None
+    ads: list[CheckAd] | None = None
+    policy: str | None = None
+    deadline_ms: float | None = Field(None, gt=0, le=60_000)
+
+
+class CaptionRequest(Shape):
+    """Either an image (base64) or the id of a stored ad."""
+
+    image: str | None = None
+    ad_id: AdId | None = None
+    deadline_ms: float | None = Field(None, gt=0, le=60_000)
+
+
+class CheckProblem(Shape):
+    """The answer for an ad that has no verdict."""
+
+    ad_id: AdId | None
+    problem: Problem
+
+
+class RelevanceResult(Shape):
+    """Calibrated probability that the ad answers the query; `truncated`: fields cut short."""
+
+    ad_id: AdId | None
+    score: float
+    label: str
+    source: str
+    label_mass: float
+    truncated: list[str]
+
+
+class RiskResult(Shape):
+    """`categories`: calibrated probability by category; `truncated`: fields cut short."""
+
+    ad_id: AdId | None
+    verdict: str
+    categories: dict[str, float]
+    source: str
+    policy_version: str
+    label_mass: float
+    truncated: list[str]
+
+
+class RelevanceResponse(Shape):
+    """One result or problem an ad, in order."""
+
+    results: list[RelevanceResult | CheckProblem]
+    degraded: list[Degraded] | None
+
+
+class RiskResponse(Shape):
+    """One result or problem an ad, in order."""
+
+    results: list[RiskResult | CheckProblem]
+    degraded: list[Degraded] | None
+
+
+class CaptionResponse(Shape):
+    """What the image shows."""
+
+    caption: str
+    source: str

@@ -56,12 +56,28 @@ class Encodes(Protocol):
         """Vectors, codes and margins of n pairs."""
 
 
+class Owes(Protocol):
+    """Where risk verdicts are asked for; nobody waits for them here."""
+
+    async def add(self, ad_ids: Sequence[int], /) -> None:
+        """Owe verdicts for ads whose content is written. Raises redis.RedisError."""
+
+    async def remove(self, ad_id: int, /) -> None:
+        """The ad has ended. Raises redis.RedisError."""
+
+
 class Indexer:
     """Brings ads into one store through one encoder."""
 
     def __init__(
-        self, encoder: Encodes, store: AsyncFeatureStore, contents: ContentStore, images: ImagePool
+        self,
+        encoder: Encodes,
+        store: AsyncFeatureStore,
+        contents: ContentStore,
+        images: ImagePool,
+        owed: Owes,
     ) -> None:
+        self._owed = owed
         self._encoder = encoder
         self._store = store
         self._contents = contents
@@ -98,6 +114,7 @@ class Indexer:
         """The ad has ended: its record goes first, so that no lookup finds half of it."""
         await _stored(self._store.delete([ad_id]))
         await _stored(self._contents.delete(ad_id))
+        await _stored(self._owed.remove(ad_id))
 
     async def _index_chunk(self, ads: Sequence[Ad]) -> list[Indexed | ServingError]:
         images = await asyncio.gather(*(self._decode(ad) for ad in ads))
@@ -137,6 +154,8 @@ class Indexer:
                 ]
             )
         )
+        # Before the record: one that says PENDING is always owed its verdict.
+        await _stored(self._owed.add([ad.ad_id for ad in ads]))
         ids = np.array([ad.ad_id for ad in ads], np.int64)
         flags = np.full(len(ads), Flag.PENDING, np.uint16)
         await _stored(self._store.write(ids, encoded.codes, flags, version=encoded.version))

@@ -13,6 +13,7 @@ from redis.connection import parse_url
 from feature_store import AsyncFeatureStore
 from feature_store.address import parse
 from feature_store.errors import FeatureStoreError
+from serving.checks.owed import Owed
 from serving.config import Settings
 from serving.encode.handles import ServedEncoder
 from serving.errors import ConfigurationError, UnavailableError
@@ -28,12 +29,13 @@ async def open_indexer(settings: Settings) -> Indexer:
     """Raises UnavailableError or ConfigurationError when the store cannot be opened."""
     try:
         store = await AsyncFeatureStore.connect(settings.redis_url, namespace=settings.namespace)
-        contents = ContentStore(connect(settings.redis_url), store.keys)
+        client = connect(settings.redis_url)
+        contents, owed = ContentStore(client, store.keys), Owed(client, store.keys)
     except FeatureStoreError as error:
         kind = ConfigurationError if isinstance(error, ValueError) else UnavailableError
         raise kind(str(error)) from error
     images = ImagePool(IMAGE_THREADS, max_pixels=settings.image_pixels)
-    return Indexer(ServedEncoder(settings.models, images), store, contents, images)
+    return Indexer(ServedEncoder(settings.models, images), store, contents, images, owed)
 
 
 def connect(url: str) -> Any:

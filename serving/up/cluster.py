@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from serving.config import Topology, apply_environment, private_haproxy, ray_environment
+from serving.config import CHECKS, Topology, apply_environment, private_haproxy, ray_environment
 from serving.errors import MainJobError
 from serving.up import signals
 from serving.up.options import free_ports
@@ -119,15 +119,17 @@ def _deploy(topology: Topology, settings: Mapping[str, Any]) -> None:
         build = getattr(importlib.import_module(module), function)
         target = build(app.args(settings, sized=True))
         targets.append(serve.RunTarget(target=target, name=app.name, route_prefix=app.route_prefix))
-    with step("deploying applications", len(targets)) as advance:
+    # The engine starts beside all that follows; who needs it waits for it (`checking`).
+    names = {app.name for app in topology.applications if app.name != CHECKS}
+    with step("deploying applications", len(names)) as advance:
         serve.run_many(
             targets,
             wait_for_ingress_deployment_creation=False,
             wait_for_applications_running=False,
         )
         deadline, ready = time.monotonic() + DEPLOY_S, 0
-        while ready < len(targets):
-            found = serve.status().applications
+        while ready < len(names):
+            found = {n: s for n, s in serve.status().applications.items() if n in names}
             for name, status in found.items():
                 if status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
                     raise MainJobError(f"application {name}: {_reason(status)}")
@@ -138,6 +140,17 @@ def _deploy(topology: Topology, settings: Mapping[str, Any]) -> None:
                 late = [n for n, s in found.items() if s.status != ApplicationStatus.RUNNING]
                 raise MainJobError(f"not running after {DEPLOY_S:.0f} s: {', '.join(late)}")
             time.sleep(0.1)
+
+
+def failure(name: str) -> str | None:
+    """Why an application could not be deployed; None while it may still come up."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    status = serve.status().applications.get(name)
+    if status is None or status.status != ApplicationStatus.DEPLOY_FAILED:
+        return None
+    return _reason(status)
 
 
 def _reason(status: Any) -> str:

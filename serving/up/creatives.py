@@ -5,6 +5,7 @@ later, one at a time; a file that is no image keeps its id and is refused by ing
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class Creative:
     title: str
     text: str
     source: str
+    labels: Mapping[str, bool] | None = None  # known risks, by category
+    query: str | None = None  # one that the ad answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ def _from_classes(folder: Path) -> Catalogue:
                 title=path.parts[0] if len(path.parts) > 1 else "",
                 text="",
                 source=path.as_posix(),
+                query=path.parts[0] if len(path.parts) > 1 else None,
             )
             for number, path in enumerate(files, 1)
         )
@@ -96,4 +100,13 @@ def _creative(folder: Path, line: bytes, source: str) -> Creative:
     image = folder / texts["image"] if texts["image"] else None
     if image is not None and not image.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"image: {texts['image']!r} is outside of the folder")
-    return Creative(parse_id(entry["ad_id"]), image, texts["title"], texts["text"], source)
+    labels, query = entry.get("labels"), entry.get("class")
+    return Creative(
+        parse_id(entry["ad_id"]),
+        image,
+        texts["title"],
+        texts["text"],
+        source,
+        labels if isinstance(labels, dict) else None,
+        query if isinstance(query, str) else None,
+    )

@@ -6,34 +6,52 @@ export package in a subprocess: serving opens bundles, it never makes them.
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import export
 from export.errors import ExportError
 from export.repository import Repository
-from serving.config import REFERENCE_MODELS
+from serving.config import CHECKS, REFERENCE_MODELS
 from serving.errors import ConfigurationError, MainJobError
 from serving.up import creatives
 from serving.up.progress import step
 
+_CARRIED = Path(export.__file__).parent / "reference" / "weights" / CHECKS / "checks.json"
+LLM_KIND = "llm"  # not a model of tensors: served by the checks application alone
 CATALOGUE = Path("var/catalogue")
 CATALOGUE_COUNT = 300
 CATALOGUE_SEED = 7
 
 
-def open_bundles(folder: Path) -> dict[str, str]:
-    """Name and version of every model in a repository; the reference models are made if missing.
+@dataclass(frozen=True, slots=True)
+class Bundles:
+    """Versions by name: of models that are served as such, and of the checks' language model."""
 
-    Raises MainJobError when they cannot be made, ConfigurationError when a bundle is damaged.
+    models: dict[str, str]
+    checks: dict[str, str]
+
+
+def open_bundles(folder: Path, *, llm: bool) -> Bundles:
+    """What a repository holds; the reference bundles are made if missing.
+
+    llm: with the checks' language model. Raises MainJobError when they cannot be made,
+    ConfigurationError when a bundle is damaged.
     """
     repository = Repository(folder)
-    missing = [name for name in REFERENCE_MODELS if name not in _names(repository)]
+    wanted = (*REFERENCE_MODELS, CHECKS) if llm and _CARRIED.is_file() else REFERENCE_MODELS
+    missing = [name for name in wanted if name not in _names(repository)]
     if missing:
         only = [argument for name in missing for argument in ("--only", name)]
         _export("bundles", "export", "shipped", "--out", str(folder), *only)
     try:
-        return {name: repository.open(name).manifest.version for name in repository.names()}
+        found = [repository.open(name).manifest for name in repository.names()]
     except ExportError as error:
         raise ConfigurationError(f"--models {folder}: {error}") from error
+    return Bundles(
+        models={m.name: m.version for m in found if m.kind != LLM_KIND},
+        checks={m.name: m.version for m in found if llm and m.name == CHECKS},
+    )
 
 
 def open_creatives(folder: Path | None) -> creatives.Catalogue:

@@ -19,14 +19,15 @@ from feature_store import FeatureStore
 from feature_store.embedded import EmbeddedValkey
 from feature_store.errors import CoverageError, FeatureStoreError
 from serving.auth import SCOPES, new_key
-from serving.config import ExtraKey, Settings, Topology, apply_environment, topology
+from serving.config import CHECKS, ExtraKey, Settings, Topology, apply_environment, topology
 from serving.errors import MainJobError
 from serving.up import inputs, signals, summary
+from serving.up.checking import check
 from serving.up.cluster import Cluster, running
 from serving.up.creatives import Catalogue
 from serving.up.options import Options
 from serving.up.progress import step
-from serving.up.stages import Outcome, write_atomically
+from serving.up.stages import Outcome, Stage, write_atomically
 from serving.up.traffic import FrontDoor
 
 STORE = Path("var/store")
@@ -57,22 +58,25 @@ def run(options: Options) -> int:
         signals.install()
         try:
             catalogue = inputs.open_creatives(options.creatives)
-            models = inputs.open_bundles(options.models)
+            bundles = inputs.open_bundles(options.models, llm=options.llm)
             store = stack.enter_context(_store(options))
             key, overrides = _own_key(options)
             apply_environment({"TESSERA_REDIS_URL": store.url})
             layout = topology(
                 "development",
-                models=tuple(models),
+                models=tuple(bundles.models),
                 host=options.host,
                 port=options.port,
                 grpc_port=options.grpc_port,
+                checks=bool(bundles.checks),
             )
             folder = stack.enter_context(_folder())
             settings = overrides | {"models": str(options.models)}
             cluster = stack.enter_context(running(layout, settings, folder))
             outcome = signals.run(_traffic(cluster, layout, catalogue, key, store))
-            outcome = replace(outcome, versions=dict(outcome.versions) | models)
+            outcome = replace(
+                outcome, versions=dict(outcome.versions) | bundles.models | bundles.checks
+            )
             if options.json is not None:
                 write_atomically(options.json, outcome.as_json())
             summary.show(outcome, layout, keys=options.keys is not None)
@@ -91,7 +95,9 @@ async def _traffic(
     """Ingest and look up; MainJobError if a stored ad is no HIT."""
     async with FrontDoor(cluster.http, key, store.alive) as door:
         with step("waiting for the front door"):
-            await door.wait_ready([app.route_prefix for app in layout.applications])
+            await door.wait_ready(
+                [app.route_prefix for app in layout.applications if app.name != CHECKS]
+            )
         ingested = await door.ingest(catalogue.creatives)
         if not ingested.stored or ingested.version is None:
             reasons = "; ".join(f"{s}: {r}" for s, r in ingested.problems[:3])
@@ -99,13 +105,19 @@ async def _traffic(
         notes = await asyncio.to_thread(_activate, store.url, ingested.version)
         # What is not active yet is looked up by its name.
         found = await door.lookup(ingested.stored, ingested.version if notes else None)
+        # Last: ads are looked up while the engine is still starting.
+        stages: dict[str, Stage] = {"ingest": ingested.stage, "lookup": found.stage}
+        if not found.missing and any(app.name == CHECKS for app in layout.applications):
+            checked = await check(door, catalogue.creatives, ingested.stored)
+            stages |= checked.stages
+            notes += checked.notes
     if found.missing:
         shown = ", ".join(f"{ad_id} {status}" for ad_id, status in found.missing[:10])
         raise MainJobError(f"{len(found.missing)} ads that were stored are no HIT: {shown}")
     if found.blocked:
         notes += (f"{found.blocked} ads are BLOCKED by an earlier takedown",)
     return Outcome(
-        stages={"ingest": ingested.stage, "lookup": found.stage},
+        stages=stages,
         versions={"active": found.version},
         served={
             "http": cluster.http,

@@ -28,6 +28,7 @@ class Options:
     once: bool
     json: Path | None
     keys: Path | None
+    llm: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--persist", action="store_true", help="keep the embedded store in var/store"
     )
     parser.add_argument(
-        "--no-llm", action="store_true", help="start no language model (none is deployed yet)"
+        "--no-llm", action="store_true", help="start no language model: ads stay unjudged"
     )
     parser.add_argument("--once", action="store_true", help="end after the summary")
     parser.add_argument(
@@ -90,6 +91,7 @@ def check(arguments: argparse.Namespace) -> Options:
         once=arguments.once,
         json=arguments.json.absolute() if arguments.json else None,
         keys=keys.absolute() if keys else None,
+        llm=not arguments.no_llm,
     )
 
 

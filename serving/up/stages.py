@@ -30,6 +30,15 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckStage(Stage):
+    """A stage of checks: the share that agrees with the labels known, and that came from cache."""
+
+    accuracy: float | None
+    per_second: float
+    cached: float
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Everything that `up` says at the end.
 

@@ -66,7 +66,7 @@ class FrontDoor:
         """Until every application answers `readyz`; MainJobError names one that does not."""
         deadline = time.monotonic() + READY_S
         for prefix in prefixes:
-            while (said := await self._readyz(prefix)) is not None:
+            while (said := await self.readyz(prefix)) is not None:
                 self._check_store("nothing was ingested")
                 if time.monotonic() > deadline:
                     raise MainJobError(f"{prefix}/readyz: not ready after {READY_S:.0f} s: {said}")
@@ -161,7 +161,12 @@ class FrontDoor:
                 await asyncio.sleep(BACK_OFF_S * 2**attempt)
         return answer
 
-    async def _readyz(self, prefix: str) -> str | None:
+    async def post(self, path: str, body: Any) -> httpx.Response:
+        """One POST of JSON, tried again when the other side is busy or restarting."""
+        return await self._send("all creatives were stored", "POST", path, json=body)
+
+    async def readyz(self, prefix: str) -> str | None:
+        """Why an application is not ready; None when it is."""
         try:
             answer = await self._client.get(f"{prefix}/readyz")
         except httpx.TransportError as error:

@@ -9,6 +9,7 @@ import pytest
 from serving import config
 from serving.config import AppArgs, Settings, ray_environment, serve_config, topology
 from serving.errors import ConfigurationError
+from serving.sizes import Autoscaling, DeploymentValues
 
 
 def test_overrides_win_over_the_environment_and_that_over_defaults(
@@ -55,7 +56,7 @@ def test_serve_accepts_the_configuration(profile: config.Profile) -> None:
 
 def test_development_fits_on_two_cores_and_production_is_larger() -> None:
     def asked(profile: config.Profile) -> float:
-        apps = topology(profile).applications
+        apps = topology(profile, checks=True).applications
         return sum(d.num_cpus for app in apps for d in app.deployments.values())
 
     assert asked("development") <= 2
@@ -66,12 +67,13 @@ def test_every_deployment_of_a_profile_is_used() -> None:
     for profile in ("development", "production"):
         path = Path(config.__file__).parent / f"{profile}.toml"
         named = set(tomllib.loads(path.read_text())["deployments"])
-        used = {n for app in topology(profile).applications for n in app.deployments}
+        applications = topology(profile, checks=True).applications
+        used = {n for app in applications for n in app.deployments}
         assert named == used
 
 
 def test_a_model_may_have_sizes_of_its_own() -> None:
-    values = config.DeploymentValues(num_cpus=3, autoscaling=config.Autoscaling(max_replicas=4))
+    values = DeploymentValues(num_cpus=3, autoscaling=Autoscaling(max_replicas=4))
     options = values.options()
     assert options["ray_actor_options"] == {"num_cpus": 3}
     assert options["autoscaling_config"]["max_replicas"] == 4

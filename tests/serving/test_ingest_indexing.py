@@ -11,6 +11,7 @@ from PIL import Image
 from redis.asyncio import Redis, RedisCluster
 
 from feature_store import AsyncFeatureStore, Flag, Status
+from serving.checks.owed import Owed
 from serving.encode.pipeline import Encoded
 from serving.errors import InvalidImageError, UnavailableError
 from serving.image import DecodedImage, ImagePool
@@ -47,7 +48,8 @@ async def parts(valkey_url: str) -> AsyncIterator[tuple[Indexer, KnownEncoder, A
     encoder, images = KnownEncoder(), ImagePool(1)
     client = connect(valkey_url)
     async with AsyncFeatureStore.connect(valkey_url) as store:
-        yield Indexer(encoder, store, ContentStore(client, store.keys), images), encoder, store
+        contents, owed = ContentStore(client, store.keys), Owed(client, store.keys)
+        yield Indexer(encoder, store, contents, images, owed), encoder, store
     await client.aclose()
     images.close()
 

@@ -1,0 +1,217 @@
+"""Ray Serve's side of checks: `/v1/checks/relevance`, `/risk` and `/caption`.
+
+In: an `AppArgs` dictionary. Out: two deployments: `checks`, which answers over HTTP, and `llm`,
+which holds the engine in a process of its own, so that one that dies leaves somebody to say so.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from ray import serve
+
+from feature_store.errors import FeatureStoreError
+from serving import http
+from serving.checks import forms
+from serving.checks.judge import Judged
+from serving.checks.opening import Bench, open_bench
+from serving.checks.subjects import Subject, inline
+from serving.checks.understander import SOON
+from serving.checks.verdicts import Relevance, Risk
+from serving.config import AppArgs
+from serving.errors import (
+    InvalidRequestError,
+    ServingError,
+    UnavailableError,
+)
+from serving.ingest.ads import make_ad
+from serving.llm.deployment import LlmDeployment, LlmOptions
+from serving.lookup.rows import parse_id
+from serving.replica import Replica
+from serving.schema import (
+    CaptionRequest,
+    CaptionResponse,
+    RelevanceRequest,
+    RelevanceResponse,
+    RiskRequest,
+    RiskResponse,
+)
+
+BODY_LIMIT_BYTES = 64 << 20
+DESCRIBE_S = 2.0
+_Kind = TypeVar("_Kind", bound=Relevance | Risk)
+
+
+@serve.deployment(name="checks")
+@serve.ingress()
+class ChecksDeployment:
+    """One replica of checks."""
+
+    async def __init__(  # type: ignore[misc] # Serve awaits it
+        self, args: dict[str, Any], llm: Any
+    ) -> None:
+        parsed = AppArgs.model_validate(args)
+        self._replica = Replica.open(parsed)
+        options = LlmOptions.model_validate(parsed.options)
+        self._bench = await open_bench(self._replica, options, llm)
+        self._worker = asyncio.create_task(self._bench.completer.run(self._bench.engine))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create(self._replica, self._bench)
+
+
+class Checks:
+    """The routes' work: rows in, rows out."""
+
+    def __init__(self, replica: Replica, bench: Bench) -> None:
+        self._bench = bench
+        self._judged = replica.metrics.counter(
+            "tessera_checks", "checks answered", ("task", "outcome")
+        )
+
+    async def ready(self) -> None:
+        """Raises UnavailableError while the store or the engine is away."""
+        try:
+            await self._bench.store.versions()
+        except FeatureStoreError as error:
+            raise UnavailableError(f"the feature store failed: {error}") from error
+        self._bench.engine.check()
+        await self._bench.sight.open()
+
+    async def answer(
+        self,
+        task: str,
+        rows: Sequence[forms.Row],
+        judge: Callable[[list[Subject]], Awaitable[list[Judged[_Kind] | ServingError]]],
+        result: Callable[[int | None, Judged[_Kind]], dict[str, Any]],
+    ) -> Response:
+        """One result or problem a row, in order."""
+        subjects = await self._subjects(rows)
+        good = [row for row, one in enumerate(subjects) if isinstance(one, Subject)]
+        found = await judge([one for one in subjects if isinstance(one, Subject)])
+        judged: dict[int, Judged[_Kind] | ServingError] = dict(zip(good, found, strict=True))
+        results: list[dict[str, Any]] = []
+        errors: list[ServingError] = []
+        masses: list[float] = []
+        for row, subject in enumerate(subjects):
+            ad_id = _ad_id(rows[row])
+            one = subject if isinstance(subject, ServingError) else judged[row]
+            if isinstance(one, ServingError):
+                errors.append(one)
+                results.append(forms.problem(ad_id, one))
+                self._judged.inc(tags={"task": task, "outcome": one.slug})
+            else:
+                masses.append(one.value.label_mass)
+                results.append(result(ad_id, one))
+                self._judged.inc(tags={"task": task, "outcome": one.source})
+        return _json({"results": results, "degraded": self._degraded(errors, masses)})
+
+    def _degraded(
+        self, errors: Sequence[ServingError], masses: Sequence[float]
+    ) -> list[dict[str, str]] | None:
+        blind = self._bench.sight.blind
+        return forms.degraded(errors, masses, {} if blind is None else {"images": blind})
+
+    async def _subjects(self, rows: Sequence[forms.Row]) -> list[Subject | ServingError]:
+        ids = [row for row in rows if isinstance(row, int)]
+        stored = iter(await self._bench.subjects.read(ids)) if ids else iter(())
+        return [next(stored) if isinstance(row, int) else row for row in rows]
+
+
+def create(replica: Replica, bench: Bench) -> FastAPI:
+    """The HTTP app of checks."""
+    checks = Checks(replica, bench)
+    app = http.create_app(replica, body_limit_bytes=BODY_LIMIT_BYTES, ready=checks.ready)
+    judge, policy = bench.judge, bench.judge.policy
+    read = [http.requires("read")]
+
+    @app.post(
+        "/relevance",
+        dependencies=read,
+        responses={200: {"model": RelevanceResponse}},
+        openapi_extra=http.document_body(RelevanceRequest),
+    )
+    async def relevance(request: Request) -> Response:
+        """Whether each ad answers the query: a calibrated probability and its source."""
+        body = await http.json_body(request, RelevanceRequest)
+        policy.check_name(body.policy)
+        query, rows = forms.query(body.query), forms.rows(body.ad_ids, body.ads)
+        deadline = _deadline(body.deadline_ms, request)
+        return await checks.answer(
+            "relevance",
+            rows,
+            lambda subjects: judge.relevance(query, subjects, deadline),
+            forms.relevance_result,
+        )
+
+    @app.post(
+        "/risk",
+        dependencies=read,
+        responses={200: {"model": RiskResponse}},
+        openapi_extra=http.document_body(RiskRequest),
+    )
+    async def risk(request: Request) -> Response:
+        """What is wrong with each ad: a verdict, and a calibrated probability by category."""
+        body = await http.json_body(request, RiskRequest)
+        policy.check_name(body.policy)
+        rows, deadline = forms.rows(body.ad_ids, body.ads), _deadline(body.deadline_ms, request)
+        return await checks.answer(
+            "risk",
+            rows,
+            lambda subjects: judge.risk(subjects, deadline, SOON),
+            lambda ad_id, one: forms.risk_result(ad_id, one, policy.version),
+        )
+
+    @app.post(
+        "/caption",
+        dependencies=read,
+        responses={200: {"model": CaptionResponse}},
+        openapi_extra=http.document_body(CaptionRequest),
+    )
+    async def caption(request: Request) -> Response:
+        """What an image shows, in words."""
+        body = await http.json_body(request, CaptionRequest)
+        if (body.image is None) == (body.ad_id is None):
+            raise InvalidRequestError("expected either `image` or `ad_id`; send one of them")
+        deadline = _deadline(body.deadline_ms, request)
+        if body.image is not None:
+            subject = inline(make_ad(0, "", "", forms.image(body.image)))
+        else:
+            found = (await bench.subjects.read([parse_id(body.ad_id)]))[0]
+            if isinstance(found, ServingError):
+                raise found
+            subject = found
+        judged = await judge.caption(subject, deadline)
+        return _json({"caption": judged.value.caption, "source": judged.source})
+
+    @app.get("/engine", dependencies=[http.requires("admin")])
+    async def engine() -> dict[str, Any]:
+        """For operators: the engine's process and model, and how many verdicts are owed."""
+        owed = await bench.owed.count()
+        return {"owed": owed, **await bench.engine.describe(DESCRIBE_S)}
+
+    return app
+
+
+def _deadline(asked_ms: float | None, request: Request) -> Any:
+    return forms.deadline(asked_ms, request.headers.get("x-request-timeout-seconds"))
+
+
+def _ad_id(row: forms.Row) -> int | None:
+    return row if isinstance(row, int) else None
+
+
+def _json(value: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The Serve application of `args` (AppArgs): `checks` in front of `llm`."""
+    sizes = AppArgs.model_validate(args).deployments
+    engine: Any = LlmDeployment
+    front: Any = ChecksDeployment
+    llm = engine.options(**sizes.get("llm", {})).bind(args)
+    application: serve.Application = front.options(**sizes.get("checks", {})).bind(args, llm)
+    return application

@@ -1,0 +1,110 @@
+"""Single flight, and asks that travel together.
+
+In: keys with something to do, or asks. Out: one run a key however many wait for it; one call to the
+engine for all asks that came while the former calls were on their way.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from serving.errors import ServingError, UnavailableError
+from serving.llm.asks import Ask, Read
+
+_Value = TypeVar("_Value")
+
+logger = logging.getLogger("tessera.checks")
+
+
+class Flights(Generic[_Value]):
+    """Tasks by key. A waiter that goes away cancels nothing: the result is kept, others wait."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Hashable, asyncio.Task[_Value]] = {}
+
+    def join(self, key: Hashable, make: Callable[[], Awaitable[_Value]]) -> "asyncio.Task[_Value]":
+        """The task of `key`, started if there is none."""
+        task = self._tasks.get(key)
+        if task is None:
+
+            async def run() -> _Value:
+                return await make()
+
+            task = self._tasks[key] = asyncio.create_task(run())
+            task.add_done_callback(lambda done: self._landed(key, done))
+        return task
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def _landed(self, key: Hashable, task: "asyncio.Task[_Value]") -> None:
+        self._tasks.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # retrieved: whoever waited has it, and nobody may have
+
+
+class Reads(Protocol):
+    """What reads labels: the engine's handle, or an engine."""
+
+    async def read(
+        self, asks: Sequence[Ask], labels: tuple[int, ...], timeout_s: float, /
+    ) -> list[Read | ServingError]: ...
+
+
+class Reader:
+    """Sends asks to an engine in as few calls as keep it busy."""
+
+    CALLS = 8  # on their way at once
+    ASKS = 256  # in one call
+
+    def __init__(self, engine: Reads, labels: tuple[int, ...], timeout_s: float) -> None:
+        self._engine = engine
+        self._labels = labels
+        self._timeout_s = timeout_s
+        self._waiting: deque[tuple[Ask, asyncio.Future[Read]]] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def read(self, asks: Sequence[Ask]) -> list[Read]:
+        """All reads, in order. Raises the first ServingError among them."""
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in asks]
+        if not self._waiting:
+            loop.call_soon(self._send)  # after everyone who is about to ask in this turn
+        self._waiting.extend(zip(asks, futures, strict=True))
+        found: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+        return found
+
+    def _send(self) -> None:
+        while self._waiting and len(self._calls) < self.CALLS:
+            many = min(self.ASKS, len(self._waiting))
+            batch = [self._waiting.popleft() for _ in range(many)]
+            call = asyncio.create_task(self._call(batch))
+            self._calls.add(call)
+            call.add_done_callback(self._returned)
+
+    def _returned(self, call: "asyncio.Task[None]") -> None:
+        self._calls.discard(call)
+        self._send()
+
+    async def _call(self, batch: Sequence[tuple[Ask, "asyncio.Future[Read]"]]) -> None:
+        asks = [ask for ask, _ in batch]
+        found: Sequence[Read | ServingError]
+        try:
+            found = await self._engine.read(asks, self._labels, self._timeout_s)
+        except ServingError as error:
+            found = [error] * len(batch)
+        except Exception as error:  # whoever waits must hear of it, whatever it is
+            logger.exception("a call to the engine failed")
+            found = [UnavailableError(f"the engine failed: {type(error).__name__}")] * len(batch)
+        for (_, future), one in zip(batch, found, strict=True):
+            if future.done():
+                continue
+            if isinstance(one, ServingError):
+                future.set_exception(one)
+            else:
+                future.set_result(one)

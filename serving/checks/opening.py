@@ -1,0 +1,85 @@
+"""Opens what a replica of checks works with: bundle, store, engine handle, image encoder.
+
+In: settings and options. Out: a `Bench`: the judge, and what answers and completes around it.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from export import Bundle, Repository
+from export.prompts import Renderer
+from feature_store import AsyncFeatureStore
+from feature_store.errors import FeatureStoreError
+from serving.checks.completing import Completer, Records
+from serving.checks.flights import Reader
+from serving.checks.judge import Judge
+from serving.checks.owed import Owed
+from serving.checks.policy import Policy, label_ids, model_version
+from serving.checks.sight import Sight
+from serving.checks.subjects import Subjects
+from serving.checks.understander import LATER, SOON, Eyes, Understander
+from serving.checks.verdicts import Scope
+from serving.errors import ConfigurationError, UnavailableError
+from serving.image import ImagePool
+from serving.ingest.opening import connect
+from serving.llm.deployment import LlmOptions, open_bundle
+from serving.llm.handle import LlmHandle
+from serving.replica import Replica
+
+IMAGE_THREADS = 2
+CALL_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What one replica works with."""
+
+    judge: Judge
+    subjects: Subjects
+    sight: Sight
+    owed: Owed
+    engine: LlmHandle
+    completer: Completer
+    store: AsyncFeatureStore
+    model: str
+
+
+async def open_bench(replica: Replica, options: LlmOptions, llm: Any) -> Bench:
+    """`llm`: Serve's handle of the engine's deployment.
+
+    Raises UnavailableError or ConfigurationError when something cannot be opened."""
+    settings = replica.settings
+    repository = Repository(settings.models)
+    bundle = await asyncio.to_thread(open_bundle, repository, options)
+    policy = Policy.of(bundle)
+    try:
+        store = await AsyncFeatureStore.connect(settings.redis_url, namespace=settings.namespace)
+        client: Any = connect(settings.redis_url)
+    except FeatureStoreError as error:
+        kind = ConfigurationError if isinstance(error, ValueError) else UnavailableError
+        raise kind(str(error)) from error
+    engine = LlmHandle(llm)
+    sight = Sight(bundle, policy.checks.encoder, repository)
+    subjects = Subjects(client, store.keys)
+    eyes = Eyes(subjects, sight, ImagePool(IMAGE_THREADS, max_pixels=settings.image_pixels))
+    labels = label_ids(bundle)
+    readers = {priority: Reader(engine, labels, CALL_S) for priority in (SOON, LATER)}
+    renderer = Renderer(bundle.file("tokenizer.json"), policy.checks)
+    understander = Understander(policy, renderer, eyes, readers, engine)
+    model = model_version(bundle)
+
+    def scope() -> Scope:
+        # A verdict of words alone is another one than that of words and image.
+        seen = model if sight.blind is None else f"{model}-words"
+        return Scope(settings.namespace, policy.version, seen)
+
+    judge = Judge(policy, understander, scope, client)
+    owed = Owed(client, store.keys)
+    completed = replica.metrics.counter("tessera_completed_verdicts", "settled", ("outcome",))
+    completer = Completer(judge, subjects, owed, Records(store), completed)
+    return Bench(judge, subjects, sight, owed, engine, completer, store, _named(bundle))
+
+
+def _named(bundle: Bundle) -> str:
+    return f"{bundle.manifest.name}@{bundle.manifest.version}"

@@ -1,0 +1,100 @@
+"""What the language model sees of an image: soft tokens, made by the bundle's adapter.
+
+In: an encoded image. Out: float32 (n, H) for the prompt, by way of the image encoder's replicas.
+An adapter knows one image encoder only: with another one served the judge reads words alone, and
+every answer says so.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export import Bundle, Repository
+from export.checks import Encoder
+from export.errors import ExportError
+from serving.errors import NotFoundError, UnavailableError
+from serving.image import ImagePool
+from serving.models.handles import ModelHandle
+from serving.session import Runtime, Session, open_session
+
+GRAPH = "adapter"
+KEPT = 4096  # images whose soft tokens are remembered
+
+Soft = NDArray[np.float32]
+
+
+class Sight:
+    """Images to soft tokens. `blind`: why images are not looked at, None when they are."""
+
+    def __init__(self, bundle: Bundle, encoder: Encoder | None, repository: Repository) -> None:
+        self._encoder = encoder
+        self._repository = repository
+        self._adapter: Session | None = None
+        self.blind: str | None = None
+        if GRAPH in bundle.manifest.graphs:
+            self._adapter = open_session(bundle, GRAPH, Runtime("cpu", 1))
+        else:
+            self.blind = "the language model's bundle has no adapter: images are not looked at"
+        self._name = encoder.name if encoder else "image_encoder"
+        self._handle = ModelHandle(self._name)
+        self._served: tuple[str, int, int] | None = None  # version, height, width
+        self._kept: OrderedDict[bytes, Soft] = OrderedDict()
+
+    async def open(self) -> None:
+        """Find out which encoder serves. Raises UnavailableError while it does not."""
+        if self._adapter is None:
+            return
+        version = await self._handle.version()
+        try:
+            bundle = await asyncio.to_thread(self._repository.open, self._name, version)
+        except ExportError as error:
+            raise UnavailableError(f"the image encoder's bundle cannot be read: {error}") from error
+        found = bundle.manifest.source.revision
+        self.blind = None
+        if self._encoder is not None and found != self._encoder.revision:
+            self.blind = (
+                f"the adapter was trained on {self._name} {self._encoder.revision}, but {found} is "
+                "served: images are not looked at"
+            )
+        _, height, width, _ = bundle.manifest.graphs["model"].inputs[0].shape
+        self._served = version, int(height), int(width)
+
+    async def look(self, picture: bytes, images: ImagePool) -> Soft | None:
+        """Soft tokens (n, H), or None when images are not looked at. Raises ServingError."""
+        if self._served is None:
+            await self.open()
+        if self.blind is not None or self._adapter is None:
+            return None
+        name = hashlib.sha256(picture).digest()
+        kept = self._kept.get(name)
+        if kept is None:
+            kept = await self._make(picture, images)
+            self._kept[name] = kept
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return kept
+
+    async def _make(self, picture: bytes, images: ImagePool) -> Soft:
+        try:
+            features = await self._features(picture, images)
+        except NotFoundError:  # another version serves by now
+            await self.open()
+            features = await self._features(picture, images)
+        adapter: Any = self._adapter
+        out = await asyncio.to_thread(adapter.run, {"features": features})
+        soft: Soft = out["soft_tokens"][0].astype(np.float32, copy=False)
+        return soft
+
+    async def _features(self, picture: bytes, images: ImagePool) -> NDArray[np.float32]:
+        """(1, D) float32, as the image encoder gives them."""
+        if self._served is None:
+            raise UnavailableError(f"{self._name} does not serve yet")
+        version, height, width = self._served
+        image = await images.decode(picture, size=(height, width))
+        pixels = await images.fit([image], height, width)
+        out = await self._handle.infer({"pixels": pixels}, version)
+        return out["image_features"].astype(np.float32, copy=False)

@@ -1,0 +1,69 @@
+"""What is judged: an ad sent along, or one that ingest keeps the content of.
+
+In: ids or inline ads. Out: `Subject`s with a content hash, or the error that keeps one out; stored
+ads are read in one round trip, their pictures only when somebody has to look at them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from feature_store.keys import Keys
+from serving.errors import NotFoundError, ServingError, UnavailableError
+from serving.ingest.ads import Ad
+from serving.ingest.content import CONTENT, THUMBNAIL
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One creative. content: SHA-256 of image, title and text. ad_id: of a stored one."""
+
+    content: bytes
+    title: str
+    text: str
+    ad_id: int | None = None
+    picture: bytes | None = None  # of one that was sent along
+
+
+def inline(ad: Ad) -> Subject:
+    """An ad that came with the request."""
+    return Subject(ad.content_hash(), ad.title, ad.text, None, ad.image)
+
+
+class Subjects:
+    """Reads what ingest keeps; `client` is a redis.asyncio client (plain or cluster)."""
+
+    def __init__(self, client: Any, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def read(self, ad_ids: Sequence[int]) -> list[Subject | ServingError]:
+        """Stored ads in order; NotFoundError for one without content. Raises UnavailableError."""
+        fields = ["sha256", "title", "text"]
+        try:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for ad_id in ad_ids:
+                    pipe.hmget(self._keys.content(ad_id, CONTENT), fields)
+                rows = await pipe.execute()
+        except RedisError as error:
+            raise UnavailableError(f"the feature store failed: {error}") from error
+        return [
+            Subject(sha256, (title or b"").decode(), (text or b"").decode(), ad_id)
+            if sha256
+            else NotFoundError(f"ad {ad_id} has no content here; PUT it, or send it in `ads`")
+            for ad_id, (sha256, title, text) in zip(ad_ids, rows, strict=True)
+        ]
+
+    async def picture(self, subject: Subject) -> bytes | None:
+        """The encoded image of a subject, None when it has none. Raises UnavailableError."""
+        if subject.ad_id is None or subject.picture is not None:
+            return subject.picture
+        try:
+            found: bytes | None = await self._client.get(
+                self._keys.content(subject.ad_id, THUMBNAIL)
+            )
+        except RedisError as error:
+            raise UnavailableError(f"the feature store failed: {error}") from error
+        return found

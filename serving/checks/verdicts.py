@@ -1,0 +1,102 @@
+"""Verdicts as stored data: the model is asked once per content, policy version and model version.
+
+In: a content hash, the versions and, for relevance, the query. Out: JSON values in Redis under keys
+of the checks' own (docs/content_keys.md); any client of the store reads them.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
+
+import orjson
+from redis.exceptions import RedisError
+
+from export.prompts import normalise_query
+from serving.checks.policy import Verdict
+
+KEPT_S = 90 * 24 * 3600  # a verdict nobody asked to be made again in a season is asked anew
+KEY_BYTES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    """Whether an ad answers a query. score: calibrated probability. cut: fields cut short."""
+
+    score: float
+    label: str
+    label_mass: float
+    cut: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """An ad's verdict and probability by category. label_mass: the lowest of its reads."""
+
+    verdict: Verdict
+    categories: Mapping[str, float]
+    label_mass: float
+    cut: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What an ad's image shows, in words."""
+
+    caption: str
+
+
+_Kind = TypeVar("_Kind", bound=Relevance | Risk | Caption)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What all keys of one opened model share."""
+
+    namespace: str
+    policy_version: str
+    model_version: str
+
+    def key(self, task: str, content: bytes, query: str = "") -> bytes:
+        """Name of a verdict: task, versions, then a digest of content hash and query."""
+        digest = hashlib.blake2b(content, digest_size=KEY_BYTES)
+        if query:
+            digest.update(normalise_query(query).encode())
+        prefix = f"{self.namespace}:j:{task}:{self.policy_version}:{self.model_version}:"
+        return prefix.encode() + digest.digest()
+
+
+class VerdictStore(Generic[_Kind]):
+    """Verdicts of one kind; `client` is a redis.asyncio client (plain or cluster)."""
+
+    def __init__(self, client: Any, kind: type[_Kind]) -> None:
+        self._client = client
+        self._kind = kind
+
+    async def get(self, keys: Sequence[bytes]) -> list[_Kind | None]:
+        """What is stored under each key; None also while the store is away."""
+        try:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.get(key)
+                values = await pipe.execute()
+        except RedisError:
+            return [None] * len(keys)
+        return [None if value is None else self._parse(value) for value in values]
+
+    async def put(self, key: bytes, value: _Kind) -> _Kind:
+        """Store a verdict unless there is one; the one that now holds. Raises RedisError."""
+        data = orjson.dumps(asdict(value))
+        earlier = await self._client.set(key, data, ex=KEPT_S, nx=True, get=True)
+        kept = None if earlier is None else self._parse(earlier)
+        return value if kept is None else kept
+
+    def _parse(self, value: bytes) -> _Kind | None:
+        """None for a value of another form: it is asked for again."""
+        try:
+            fields = orjson.loads(value)
+            if "cut" in fields:
+                fields["cut"] = tuple(fields["cut"])
+            return self._kind(**fields)
+        except (orjson.JSONDecodeError, TypeError):
+            return None

@@ -1,0 +1,1 @@
+"""The language-model engine: label reads and short texts, in a deployment of its own."""

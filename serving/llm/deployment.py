@@ -1,0 +1,127 @@
+"""Ray Serve's side of the engine: one deployment, `llm`, reached by handle and never over HTTP.
+
+In: an `AppArgs` dictionary whose `options` are `LlmOptions`. Out: reads and texts. The constructor
+answers label reads of every kind before the replica is ready, so no caller waits for a first one.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+
+from export import Bundle, Repository
+from export.errors import ExportError
+from serving.config import AppArgs
+from serving.errors import ConfigurationError, ServingError
+from serving.llm.asks import Ask, Read, Shape
+from serving.llm.engine import Engine
+from serving.llm.vllm_engine import VllmEngine
+from serving.replica import Replica
+from serving.sizes import LlmValues
+
+KIND = "llm"
+WARM_READS = 3
+
+
+class LlmOptions(BaseModel):
+    """`options` of the application. bundle: name and version in the repository."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundle: str = "checks"
+    version: str = "latest"
+    llm: LlmValues = LlmValues()
+
+
+def open_bundle(repository: Repository, options: LlmOptions) -> Bundle:
+    """The verified bundle. Raises ConfigurationError when it is missing, damaged or no LLM."""
+    try:
+        bundle = repository.open(options.bundle, options.version)
+    except ExportError as error:
+        raise ConfigurationError(f"the language model cannot be opened: {error}") from error
+    if bundle.manifest.kind != KIND:
+        raise ConfigurationError(
+            f"bundle {options.bundle!r} is of kind {bundle.manifest.kind!r}, expected {KIND!r}: "
+            "make one with `python -m export vllm`"
+        )
+    return bundle
+
+
+def shape_of(bundle: Bundle) -> Shape:
+    """What the bundle's model takes, from its manifest."""
+    metadata: Any = bundle.manifest.metadata
+    return Shape(int(metadata["context"]), int(metadata["hidden"]), int(metadata["vocabulary"]))
+
+
+def open_engine(bundle: Bundle, values: LlmValues) -> VllmEngine:
+    """vLLM over a bundle's folder; blocks for seconds."""
+    metadata: Any = bundle.manifest.metadata
+    return VllmEngine(bundle.directory, shape_of(bundle), int(metadata["block_size"]), values)
+
+
+async def warm(engine: Engine, bundle: Bundle) -> None:
+    """Run every kind of ask, short and long. Raises ServingError when one fails."""
+    shape = await engine.start()
+    metadata: Any = bundle.manifest.metadata
+    labels = tuple(metadata["label_ids"].values())
+    soft = np.zeros((max(1, int(metadata["soft_tokens"])), shape.hidden), np.float32)
+    for _ in range(WARM_READS):
+        for length in (len(soft), shape.context - 1):
+            ids = (labels[0],) * length
+            for found in await engine.read([Ask(ids), Ask(ids, soft, 0)], labels):
+                if isinstance(found, ServingError):
+                    raise found
+    await engine.generate(Ask((labels[0],) * len(soft), soft, 0), max_tokens=2)
+
+
+@serve.deployment(name="llm")
+class LlmDeployment:
+    """One engine."""
+
+    async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve awaits it
+        parsed = AppArgs.model_validate(args)
+        options = LlmOptions.model_validate(parsed.options)
+        os.nice(options.llm.nice)  # before its threads are made: they inherit it
+        self._replica = Replica.open(parsed)
+        self._bundle = open_bundle(Repository(self._replica.settings.models), options)
+        self._engine = Engine(lambda: open_engine(self._bundle, options.llm), options.llm.waiting)
+        await self._engine.start()
+        await warm(self._engine, self._bundle)
+        metrics = self._replica.metrics
+        self._reads = metrics.counter("tessera_llm_reads", "label reads answered", ("outcome",))
+        self._cached = metrics.counter("tessera_llm_cached_tokens", "prompt tokens not computed")
+        self._tokens = metrics.counter("tessera_llm_prompt_tokens", "prompt tokens asked")
+
+    async def read(self, asks: Sequence[Ask], labels: tuple[int, ...]) -> list[Read | ServingError]:
+        """See `Engine.read`."""
+        found = await self._engine.read(asks, labels)
+        failed = sum(isinstance(one, ServingError) for one in found)
+        cached = sum(one.cached_tokens for one in found if isinstance(one, Read))
+        self._tokens.inc(sum(len(ask.ids) for ask in asks))
+        # Ray's counters refuse to grow by nothing.
+        for outcome, count in (("read", len(found) - failed), ("failed", failed)):
+            if count:
+                self._reads.inc(count, tags={"outcome": outcome})
+        if cached:
+            self._cached.inc(cached)
+        return found
+
+    async def generate(self, ask: Ask, max_tokens: int) -> tuple[int, ...]:
+        """See `Engine.generate`."""
+        return await self._engine.generate(ask, max_tokens)
+
+    async def describe(self) -> dict[str, Any]:
+        """Process id, bundle and vLLM's counters: for operators and drills."""
+        manifest = self._bundle.manifest
+        return {
+            "pid": os.getpid(),
+            "model": f"{manifest.name}@{manifest.version}",
+            "in_flight": self._engine.in_flight,
+        }
+
+    def check_health(self) -> None:
+        """Raises UnavailableError when the engine has died: Serve replaces the replica."""
+        self._engine.health()
