@@ -46,7 +46,7 @@ def make(folder: Path, size: Size = TINY, seed: int = 0) -> Path:
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
-    words = _tokenizer(folder, size)
+    words = make_words(folder, size)
     torch.manual_seed(seed)
     config = transformers.Qwen3Config(
         vocab_size=words,
@@ -66,9 +66,14 @@ def make(folder: Path, size: Size = TINY, seed: int = 0) -> Path:
     models.utils.logging.disable_progress_bar()
     model = models.Qwen3ForCausalLM(config).to(torch.bfloat16)
     model.save_pretrained(folder, safe_serialization=True)
-    (folder / "checks.json").write_text(json.dumps(_checks(size), indent=1))
     _adapter(folder, size)
     return folder
+
+
+def make_words(folder: Path, size: Size = TINY, *, soft_tokens: int = SOFT_TOKENS) -> int:
+    """Write what is no model: tokenizer and `checks.json`. Returns: the number of tokens."""
+    (folder / "checks.json").write_text(json.dumps(_checks(size, soft_tokens), indent=1))
+    return _tokenizer(folder, size)
 
 
 def _tokenizer(folder: Path, size: Size) -> int:
@@ -107,13 +112,13 @@ def _prompt(question: str, body: str, **more: int) -> dict[str, object]:
     return {"prefix": prefix, "body": body, "suffix": suffix, **more}
 
 
-def _checks(size: Size) -> dict[str, object]:
+def _checks(size: Size, soft_tokens: int = SOFT_TOKENS) -> dict[str, object]:
     ad = "<|im_start|>user\nTitle: {title}\nText: {text}\nImage: {image}\n"
     affine = {"scale": 1.0, "bias": 0.0}
     return {
         "labels": {"yes": "yes", "no": "no"},
         "block_size": 32,
-        "soft_tokens": SOFT_TOKENS,
+        "soft_tokens": soft_tokens,
         "prompts": {
             "relevance": _prompt("Is the ad what is looked for?", ad + "Query: {query}"),
             "risk": {c: _prompt(f"Is it about {c.replace('_', ' ')}?", ad) for c in CATEGORIES},

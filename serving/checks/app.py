@@ -111,8 +111,9 @@ class Checks:
     def _degraded(
         self, errors: Sequence[ServingError], masses: Sequence[float]
     ) -> list[dict[str, str]] | None:
-        blind = self._bench.sight.blind
-        return forms.degraded(errors, masses, {} if blind is None else {"images": blind})
+        sight = self._bench.sight
+        notes = {"images": sight.blind or ""} if sight.mismatched else {}
+        return forms.degraded(errors, masses, notes)
 
     async def _subjects(self, rows: Sequence[forms.Row]) -> list[Subject | ServingError]:
         ids = [row for row in rows if isinstance(row, int)]

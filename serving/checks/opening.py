@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from export import Bundle, Repository
+from export import Repository
 from export.prompts import Renderer
 from feature_store import AsyncFeatureStore
 from feature_store.errors import FeatureStoreError
@@ -42,7 +42,14 @@ class Bench:
     engine: LlmHandle
     completer: Completer
     store: AsyncFeatureStore
-    model: str
+    client: Any
+    images: ImagePool
+
+    async def close(self) -> None:
+        """Close connections and threads; for whoever opens one outside of a replica."""
+        await self.client.aclose()
+        await self.store.close()
+        self.images.close()
 
 
 async def open_bench(replica: Replica, options: LlmOptions, llm: Any) -> Bench:
@@ -62,7 +69,8 @@ async def open_bench(replica: Replica, options: LlmOptions, llm: Any) -> Bench:
     engine = LlmHandle(llm)
     sight = Sight(bundle, policy.checks.encoder, repository)
     subjects = Subjects(client, store.keys)
-    eyes = Eyes(subjects, sight, ImagePool(IMAGE_THREADS, max_pixels=settings.image_pixels))
+    images = ImagePool(IMAGE_THREADS, max_pixels=settings.image_pixels)
+    eyes = Eyes(subjects, sight, images)
     labels = label_ids(bundle)
     readers = {priority: Reader(engine, labels, CALL_S) for priority in (SOON, LATER)}
     renderer = Renderer(bundle.file("tokenizer.json"), policy.checks)
@@ -78,8 +86,4 @@ async def open_bench(replica: Replica, options: LlmOptions, llm: Any) -> Bench:
     owed = Owed(client, store.keys)
     completed = replica.metrics.counter("tessera_completed_verdicts", "settled", ("outcome",))
     completer = Completer(judge, subjects, owed, Records(store), completed)
-    return Bench(judge, subjects, sight, owed, engine, completer, store, _named(bundle))
-
-
-def _named(bundle: Bundle) -> str:
-    return f"{bundle.manifest.name}@{bundle.manifest.version}"
+    return Bench(judge, subjects, sight, owed, engine, completer, store, client, images)

@@ -28,25 +28,31 @@ Soft = NDArray[np.float32]
 
 
 class Sight:
-    """Images to soft tokens. `blind`: why images are not looked at, None when they are."""
+    """Images to soft tokens.
+
+    blind: why images are not looked at, None when they are. mismatched: it is because of the
+    encoder that serves, not because the model was made for words alone.
+    """
 
     def __init__(self, bundle: Bundle, encoder: Encoder | None, repository: Repository) -> None:
         self._encoder = encoder
         self._repository = repository
         self._adapter: Session | None = None
         self.blind: str | None = None
+        self.mismatched = False
         if GRAPH in bundle.manifest.graphs:
             self._adapter = open_session(bundle, GRAPH, Runtime("cpu", 1))
         else:
             self.blind = "the language model's bundle has no adapter: images are not looked at"
         self._name = encoder.name if encoder else "image_encoder"
-        self._handle = ModelHandle(self._name)
+        # Made with the adapter: without one there is nobody to ask.
+        self._handle = ModelHandle(self._name) if self._adapter else None
         self._served: tuple[str, int, int] | None = None  # version, height, width
         self._kept: OrderedDict[bytes, Soft] = OrderedDict()
 
     async def open(self) -> None:
         """Find out which encoder serves. Raises UnavailableError while it does not."""
-        if self._adapter is None:
+        if self._handle is None:
             return
         version = await self._handle.version()
         try:
@@ -55,7 +61,8 @@ class Sight:
             raise UnavailableError(f"the image encoder's bundle cannot be read: {error}") from error
         found = bundle.manifest.source.revision
         self.blind = None
-        if self._encoder is not None and found != self._encoder.revision:
+        self.mismatched = self._encoder is not None and found != self._encoder.revision
+        if self.mismatched and self._encoder is not None:
             self.blind = (
                 f"the adapter was trained on {self._name} {self._encoder.revision}, but {found} is "
                 "served: images are not looked at"
@@ -91,7 +98,7 @@ class Sight:
 
     async def _features(self, picture: bytes, images: ImagePool) -> NDArray[np.float32]:
         """(1, D) float32, as the image encoder gives them."""
-        if self._served is None:
+        if self._served is None or self._handle is None:
             raise UnavailableError(f"{self._name} does not serve yet")
         version, height, width = self._served
         image = await images.decode(picture, size=(height, width))
