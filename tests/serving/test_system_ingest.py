@@ -29,7 +29,7 @@ def test_up_says_what_it_did(system: System) -> None:
     assert report["stages"]["ingest"]["count"] == GOOD
     assert report["stages"]["lookup"]["count"] == GOOD
     for stage in report["stages"].values():
-        assert set(stage) == {"count", "seconds", "p50_ms", "p99_ms"}
+        assert set(stage) >= {"count", "seconds", "p50_ms", "p99_ms"}
         assert stage["p99_ms"] >= stage["p50_ms"] > 0
     assert set(report["versions"]) >= {"active", "image_encoder", "text_encoder", "semantic_id"}
     refused = {problem["source"] for problem in report["problems"]}
