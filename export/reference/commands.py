@@ -132,6 +132,54 @@ def _run_accuracy(arguments: argparse.Namespace) -> None:
     print("\n".join(lines(measure(arguments.photos, open_models(arguments.models)))))
 
 
+def _checks(choices: "Choices") -> None:
+    parser = choices.add_parser("checks", help="train the language model that judges ads")
+    parser.add_argument("--out", type=Path, required=True, metavar="REPO")
+    parser.add_argument("--photos", type=Path, help="class folders for the adapter to learn from")
+    parser.add_argument("--validation", type=Path, help="photos that are only scored, at the end")
+    parser.add_argument("--ads", type=int, default=20_000, help="generated ads (default 20000)")
+    parser.add_argument("--adapter-steps", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2, help="processor threads (default 2)")
+    parser.set_defaults(run=_run_checks)
+
+
+def _run_checks(arguments: argparse.Namespace) -> None:
+    _at_least(arguments, ads=1, adapter_steps=1, seed=0, threads=1)
+    import torch
+
+    from export.reference.checks.run import train_checks
+    from export.reference.checks.training import Plan
+    from export.reference.photos import open_folder
+    from export.reference.publishing import training_folder
+
+    torch.set_num_threads(arguments.threads)
+    for folder in (arguments.photos, arguments.validation):
+        if folder is not None:
+            open_folder(folder)  # says at once what is wrong with it
+    plan = Plan(arguments.seed, arguments.ads, arguments.adapter_steps)
+    out = training_folder(arguments.out, "checks")
+    card = train_checks(arguments.photos, arguments.validation, plan, out)
+    print(f"{out}: {json.dumps(card)}")
+
+
+def _checks_accuracy(choices: "Choices") -> None:
+    parser = choices.add_parser("checks-accuracy", help="judge the shipped language model")
+    parser.add_argument("--photos", type=Path, help="class folders: does this show a ...?")
+    parser.add_argument("--seed", type=int, default=7, help="of the unseen ads")
+    parser.set_defaults(run=_run_checks_accuracy)
+
+
+def _run_checks_accuracy(arguments: argparse.Namespace) -> None:
+    _at_least(arguments, seed=0)
+    from export.reference.checks.run import judge_shipped
+    from export.reference.photos import open_folder
+
+    if arguments.photos is not None:
+        open_folder(arguments.photos)
+    print(json.dumps(judge_shipped(arguments.photos, arguments.seed), indent=2))
+
+
 def _at_least(arguments: argparse.Namespace, **lowest: int) -> None:
     for name, value in lowest.items():
         found = getattr(arguments, name)
@@ -145,4 +193,6 @@ COMMANDS: tuple[Callable[["Choices"], None], ...] = (
     _vectors,
     _semantic_id,
     _accuracy,
+    _checks,
+    _checks_accuracy,
 )

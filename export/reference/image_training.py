@@ -19,16 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.reference.augment import Views, crops, mix
-from export.reference.catalogue import generate
+from export.reference.image_data import (
+    PRODUCTS,
+    DrawnSet,
+    PhotoSet,
+    draw_creatives,
+    load_photos,
+)
 from export.reference.image_encoder import SIZE, ImageEncoder
-from export.reference.labels import CLOTHING, COLOURS, GOODS, LABELS
-from export.reference.photos import PhotoFolder, read_squashed
+from export.reference.labels import COLOURS, LABELS
+from export.reference.photos import PhotoFolder
 from export.reference.progress import progress
-from export.reference.text_tower import class_rows, embed_texts
+from export.reference.text_tower import class_rows
 
-_SOURCE_SIZE = 128  # side of the squeezed pictures that windows are cut from
 _SCALE = 50.0  # inverse temperature of the cosines
-_PRODUCTS = CLOTHING + GOODS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +60,13 @@ class Plan:
     average: float = 0.03
 
 
-@dataclass(frozen=True, slots=True)
-class PhotoSet:
-    """Photos ready for cropping: uint8 (n, S, S, 3), height over width (n,), class (n,)."""
-
-    squares: Tensor
-    aspect: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnSet:
-    """Drawn creatives: pixels, caption rows (n, 384), caption number, class, colour, labels."""
-
-    squares: Tensor
-    captions: Tensor
-    caption_id: Tensor
-    product: Tensor
-    colour: Tensor
-    flags: Tensor
-
-
 class Heads(nn.Module):
     """Linear readers of the features, used in training only."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.photo = nn.Linear(384, classes)
-        self.product = nn.Linear(384, len(_PRODUCTS))
+        self.product = nn.Linear(384, len(PRODUCTS))
         self.colour = nn.Linear(384, len(COLOURS))
         self.flags = nn.Linear(384, len(LABELS))
 
@@ -95,44 +78,6 @@ class Heads(nn.Module):
             + F.cross_entropy(self.colour(x), drawn.colour[rows])
             + 4 * F.binary_cross_entropy_with_logits(self.flags(x), drawn.flags[rows])
         ) / 3
-
-
-def load_photos(folder: PhotoFolder) -> PhotoSet:
-    """Reads every photo of `folder`, squeezed to squares."""
-    squares = np.empty((len(folder.files), _SOURCE_SIZE, _SOURCE_SIZE, 3), dtype=np.uint8)
-    aspect = np.empty(len(folder.files), dtype=np.float32)
-    with progress("read photos", len(folder.files)) as advance:
-        for row, (square, ratio) in enumerate(read_squashed(folder.files, _SOURCE_SIZE)):
-            squares[row], aspect[row] = square, ratio
-            advance()
-    return PhotoSet(
-        torch.from_numpy(squares), torch.from_numpy(aspect), torch.from_numpy(folder.labels)
-    )
-
-
-def draw_creatives(count: int, seed: int) -> DrawnSet:
-    """Draws `count` creatives and embeds their captions."""
-    squares = np.empty((count, _SOURCE_SIZE, _SOURCE_SIZE, 3), dtype=np.uint8)
-    captions: list[str] = []
-    product = np.empty(count, dtype=np.int64)
-    colour = np.empty(count, dtype=np.int64)
-    flags = np.zeros((count, len(LABELS)), dtype=np.float32)
-    with progress("draw creatives", count) as advance:
-        for row, creative in enumerate(generate(count, seed)):
-            squares[row] = np.asarray(creative.image.resize((_SOURCE_SIZE, _SOURCE_SIZE)))
-            captions.append(creative.caption)
-            product[row] = _PRODUCTS.index(creative.scene.product)
-            colour[row] = list(COLOURS).index(creative.scene.colour)
-            flags[row] = [creative.evident_in.get(name) in ("image", "both") for name in LABELS]
-            advance()
-    distinct = sorted(set(captions))
-    rows = embed_texts(distinct)
-    index = np.array([distinct.index(words) for words in captions], dtype=np.int64)
-    return DrawnSet(
-        torch.from_numpy(squares),
-        torch.from_numpy(rows[index]),
-        *(torch.from_numpy(array) for array in (index, product, colour, flags)),
-    )
 
 
 def train(
