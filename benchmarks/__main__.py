@@ -1,4 +1,4 @@
-"""`python -m benchmarks lookup|serve|counters`: figures that say how far they can be believed.
+"""`python -m benchmarks lookup|serve|checks|counters`: figures, and how far they can be believed.
 
 In: arguments. Out: tables on stderr, one JSON line last on stdout; exit code 1 for a run that is
 not valid or an expectation that is not met, 2 for wrong arguments.
@@ -29,6 +29,14 @@ def _serve(args: argparse.Namespace) -> None:
         raise InvalidRunError("a stage is not valid (see its column): run again")
 
 
+def _checks(args: argparse.Namespace) -> None:
+    from .checks import run
+    from .random_llm import MEDIUM, TINY
+
+    size = TINY if args.model == "tiny" else MEDIUM
+    finish("checks", args.seed, {"model": args.model, **run(size, args.scale, args.seed)})
+
+
 def _counters(args: argparse.Namespace) -> None:
     from .counters import check, measure
 
@@ -51,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = commands.add_parser("lookup", help="lookups against their peers on one server")
     sub.set_defaults(run=_lookup)
     sub.add_argument("--scale", type=_scale, default=1.0, help="1.0 is the full size")
+    sub = commands.add_parser("checks", help="checks against the raw language-model engine")
+    sub.set_defaults(run=_checks)
+    sub.add_argument("--scale", type=_scale, default=1.0, help="1.0 is the full size")
+    sub.add_argument("--model", choices=("medium", "tiny"), default="medium", help="%(default)s")
     sub = commands.add_parser("serve", help="the whole system under load, beside its parts")
     sub.set_defaults(run=_serve)
     sub.add_argument("--scale", type=_scale, default=1.0, help="1.0 is the full size")
