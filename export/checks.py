@@ -141,7 +141,7 @@ def read(folder: Path) -> Checks:
             f"{folder} has no {CHECKS_FILE}. A language model becomes a judge by saying how it is "
             "asked: add one with labels (yes, no: one token each), prompts (relevance, risk by "
             "category, caption), limits, context, calibration, thresholds "
-            "(docs/bring_your_own_model.md has an example)"
+            "(docs/checks.md has an example)"
         )
     return parse(file.read_bytes(), str(file))
 

@@ -113,3 +113,11 @@ def test_a_wrong_checks_file_is_refused(
     (tmp_path / "checks.json").write_text(text.replace(old, new))
     with pytest.raises(SourceError, match=said):
         checks.read(tmp_path)
+
+
+def test_the_example_of_the_page_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "checks.md").read_text()
+    example = page.split("```json\n")[1].split("```")[0]
+    spec = checks.parse(example.encode())
+    assert set(spec.prompts.risk) == {"gambling"}
+    assert not spec.enforce
