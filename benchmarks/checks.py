@@ -44,8 +44,8 @@ from . import random_llm, report, stats
 from .errors import InvalidRunError
 
 CLIENTS = 64
-REQUESTS = 512  # a block
-ROUNDS = 6
+REQUESTS = 192  # a block
+ROUNDS = 5
 BAR = 0.90  # of the raw engine's requests per CPU-second
 WORDS = ("red blue green dress shoes shirt hat bag mug lamp sale new free now for all " * 3).split()
 

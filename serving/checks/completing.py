@@ -23,7 +23,7 @@ from serving.deadline import Deadline
 from serving.errors import NotFoundError, ServingError, UnavailableError
 from serving.metrics import Counter
 
-BATCH = 16  # ads at a time: 160 reads
+BATCH = 4  # ads at a time: 40 reads, behind which somebody who waits may stand
 POLL_S = 0.25
 AWAY_S = 1.0
 PATIENCE_S = 45.0  # less than a lease

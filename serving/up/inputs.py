@@ -4,12 +4,12 @@ In: folders. Out: the models that there are, and a catalogue. What is missing is
 export package in a subprocess: serving opens bundles, it never makes them.
 """
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import export
 from export.errors import ExportError
 from export.repository import Repository
 from serving.config import CHECKS, REFERENCE_MODELS
@@ -17,7 +17,6 @@ from serving.errors import ConfigurationError, MainJobError
 from serving.up import creatives
 from serving.up.progress import step
 
-_CARRIED = Path(export.__file__).parent / "reference" / "weights" / CHECKS / "checks.json"
 LLM_KIND = "llm"  # not a model of tensors: served by the checks application alone
 CATALOGUE = Path("var/catalogue")
 CATALOGUE_COUNT = 300
@@ -33,16 +32,18 @@ class Bundles:
 
 
 def open_bundles(folder: Path, *, llm: bool) -> Bundles:
-    """What a repository holds; the reference bundles are made if missing.
+    """What a repository holds; the reference bundles are made if missing or older than the
+    package. A bundle made from another model is left alone.
 
     llm: with the checks' language model. Raises MainJobError when they cannot be made,
     ConfigurationError when a bundle is damaged.
     """
     repository = Repository(folder)
-    wanted = (*REFERENCE_MODELS, CHECKS) if llm and _CARRIED.is_file() else REFERENCE_MODELS
-    missing = [name for name in wanted if name not in _names(repository)]
-    if missing:
-        only = [argument for name in missing for argument in ("--only", name)]
+    wanted = (*REFERENCE_MODELS, CHECKS) if llm else REFERENCE_MODELS
+    missing = set(wanted) - set(_names(repository))
+    # Also those made from older weights of the package: they would not fit each other any more.
+    if missing or os.access(folder, os.W_OK):
+        only = [argument for name in wanted for argument in ("--only", name)]
         _export("bundles", "export", "shipped", "--out", str(folder), *only)
     try:
         found = [repository.open(name).manifest for name in repository.names()]

@@ -10,13 +10,9 @@ import httpx
 import psutil
 import pytest
 
-from export import shipped
 from tests.serving.support import System, picture
 
 BACK_S = 180.0
-pytestmark = pytest.mark.skipif(
-    "checks" not in shipped.NAMES, reason="the package carries no weights of a judge"
-)
 
 
 def until(found: Callable[[], Any], within_s: float = 60.0) -> Any:
