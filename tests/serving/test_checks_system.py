@@ -57,8 +57,8 @@ def test_ingest_is_owed_a_verdict_and_gets_it(system: System, fresh_ids: range) 
         assert found["source"] == "cache"
         assert found["verdict"] in ("allow", "review", "block")
         status, flags = flags_of(client, ad_id)
-        assert (status == "BLOCKED") == (found["verdict"] == "block")
-        assert ("REVIEW" in flags) == (found["verdict"] == "review")
+        assert status == "HIT"  # the reference policy marks ads and takes none down
+        assert ("REVIEW" in flags) == (found["verdict"] != "allow")
 
 
 def test_relevance_and_captions(system: System, fresh_ids: range) -> None:

@@ -76,6 +76,7 @@ def settings(
             calibration["relevance"], {label: calibration[label] for label in QUESTIONS}
         ),
         thresholds={label: thresholds[label] for label in QUESTIONS},
+        enforce=False,  # a stand-in marks ads; it takes none down
         soft_tokens=SOFT_TOKENS,
         image_mark=IMAGE,
         block_size=BLOCK,
