@@ -138,7 +138,7 @@ def _checks(choices: "Choices") -> None:
     parser.add_argument("--photos", type=Path, help="class folders for the adapter to learn from")
     parser.add_argument("--validation", type=Path, help="photos that are only scored, at the end")
     parser.add_argument("--ads", type=int, default=20_000, help="generated ads (default 20000)")
-    parser.add_argument("--adapter-steps", type=int, default=500)
+    parser.add_argument("--adapter-steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2, help="processor threads (default 2)")
     parser.set_defaults(run=_run_checks)

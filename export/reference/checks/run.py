@@ -30,7 +30,7 @@ from export.revision import file_revision
 
 CARD_FILE = "checks.scores.json"
 SHIPPED_CHECKS = SHIPPED / "checks"
-_DRAWN = 3000
+_DRAWN = 8000
 _JUDGED = 1500
 _OTHER_SEED = 1_000_003  # scores are of ads that no training drew
 _CALIBRATION_SEED = 2_000_003  # and calibration of yet others

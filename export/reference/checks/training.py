@@ -46,7 +46,7 @@ class Plan:
 
     seed: int = 7
     ads: int = 20_000
-    adapter_steps: int = 500
+    adapter_steps: int = 1500
     batch: int = 16
     learning_rate: float = 2e-3
 
