@@ -7,6 +7,7 @@ import pytest
 
 from feature_store import Status
 from serving.lookup import lookup_pb2, lookup_pb2_grpc
+from serving.lookup.rows import flag_names
 from tests.serving.support import GOOD, System
 
 NEVER = 9_000_000_000
@@ -32,7 +33,7 @@ def test_what_was_ingested_is_found(system: System) -> None:
     answer = ask(system, ad_ids=ids).json()
     assert set(answer) == ANSWER
     assert answer["status"] == ["HIT"] * GOOD
-    assert answer["flags"] == [["PENDING"]] * GOOD
+    assert len(answer["flags"]) == GOOD  # PENDING, or what the judge said by now
     assert answer["degraded"] is None
     assert answer["version"] == system.report["versions"]["active"]
     codes = np.array(answer["codes"])
@@ -136,7 +137,8 @@ def test_grpc_answers_the_same_in_columns(system: System) -> None:
     assert codes[:-1].tolist() == over_http["codes"][:-1]
     assert (codes[-1] == 65535).all()
     assert [Status(s).name for s in status] == over_http["status"]
-    assert np.frombuffer(answer.flags, "<u2").tolist() == [1] * GOOD + [0]
+    flags = np.frombuffer(answer.flags, "<u2").tolist()
+    assert [flag_names(value) for value in flags] == over_http["flags"]
     assert answer.version == over_http["version"]
     assert not answer.degraded
 
