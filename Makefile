@@ -29,6 +29,7 @@ lint: $(READY)  ## style, types, and the arrows between the rooms
 bench: $(READY)  ## latency against peers, interleaved in one run
 	$(BIN)/python -m benchmarks lookup $(ARGS)
 	$(BIN)/python -m benchmarks serve $(ARGS)
+	$(BIN)/python -m benchmarks checks $(ARGS)
 
 counters: $(READY)  ## Redis round trips and bytes per lookup, against committed expectations
 	$(BIN)/python -m benchmarks counters --check benchmarks/expectations.json

@@ -40,7 +40,7 @@ _Dumper.add_representer(
 
 def serve_document(overlay: str) -> dict[str, Any]:
     """The Serve configuration of an overlay: its profile, listening on every interface."""
-    return serve_config(topology(OVERLAY_PROFILES[overlay], host="0.0.0.0"))
+    return serve_config(topology(OVERLAY_PROFILES[overlay], host="0.0.0.0", checks=True))
 
 
 def environment() -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def deployed(folder: Path, valkey_server: Any) -> Iterator[Deployed]:
     models = Path("var/models").absolute()
-    open_bundles(models)
+    open_bundles(models, llm=True)
     with FeatureStore.connect(valkey_server.url) as store:
         store.write([7], [[1, 2, 3, 4, 5, 6]])
     keys = folder / "keys.jsonl"
@@ -122,7 +122,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_every_application_of_the_manifest_answers(deployed: Deployed) -> None:
-    assert {"lookup", "ingest", "encode", "models"} <= deployed.prefixes.keys()
+    assert {"lookup", "ingest", "encode", "models", "checks"} <= deployed.prefixes.keys()
     for prefix in deployed.prefixes.values():
         assert httpx.get(f"{deployed.url}{prefix}/healthz").status_code == 200
 

@@ -21,7 +21,7 @@ def test_committed_files_are_fresh() -> None:
 def test_the_patch_carries_every_application_and_variable() -> None:
     operations = {o["path"]: o["value"] for o in yaml.safe_load(PATCH.read_text("utf-8"))}
     config = yaml.safe_load(operations["/spec/serveConfigV2"])
-    expected = [(a.name, a.route_prefix) for a in topology("development").applications]
+    expected = [(a.name, a.route_prefix) for a in topology("development", checks=True).applications]
     assert [(a["name"], a["route_prefix"]) for a in config["applications"]] == expected
     head, worker = (v for path, v in operations.items() if path.endswith("/env"))
     assert head == worker

@@ -112,7 +112,7 @@ def test_a_store_killed_after_the_summary_ends_up_too(tmp_path: Path) -> None:
     ready, log = tmp_path / "out.json", tmp_path / "log"
     few = write_creatives(tmp_path / "few", good=6)
     ports = ("--port", str(free_port()), "--grpc-port", str(free_port()))
-    process = start_up("--creatives", str(few), "--json", str(ready), *ports, log=log)
+    process = start_up("--no-llm", "--creatives", str(few), "--json", str(ready), *ports, log=log)
     until(lambda: "Ready" in log.read_text(), process, log)
     started, server = family(process), valkey_of(process)
     assert server is not None
@@ -133,7 +133,16 @@ def test_once_ends_by_itself_and_a_named_store_keeps_the_ads(
     ready, log = tmp_path / "out.json", tmp_path / "log"
     ports = ("--port", str(free_port()), "--grpc-port", str(free_port()))
     process = start_up(
-        *("--once", "--redis", valkey_url, "--json", str(ready), "--creatives", str(creatives)),
+        *(
+            "--no-llm",
+            "--once",
+            "--redis",
+            valkey_url,
+            "--json",
+            str(ready),
+            "--creatives",
+            str(creatives),
+        ),
         *ports,
         log=log,
     )
