@@ -15,7 +15,7 @@ from export.bundle import Bundle
 from export.errors import IntegrityError, ManifestError, NotFoundError, RepositoryError
 from export.hashing import HashCache, digest_file
 from export.manifest import MANIFEST_FILE, Manifest, dump
-from export.rules import check_name, is_version
+from export.rules import check_name, is_name, is_version
 from export.staging import locked, staging, sync, write_atomic
 
 __all__ = ["Bundle", "Repository"]
@@ -56,7 +56,7 @@ class Repository:
         """All names that have a version, sorted."""
         if not self.root.is_dir():
             return []
-        folders = [path.name for path in self.root.iterdir() if not path.name.startswith(".")]
+        folders = [path.name for path in self.root.iterdir() if is_name(path.name)]
         return sorted(name for name in folders if self.versions(name))
 
     def versions(self, name: str) -> list[str]:

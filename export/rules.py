@@ -10,9 +10,14 @@ _VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+def is_name(name: str) -> bool:
+    """Whether this can name a bundle."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> None:
     """Letters, digits, `.`, `_`, `-`; at most 100; a letter or a digit first."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ManifestError(
             f"{name!r} cannot name a bundle: letters, digits, '.', '_' and '-', at most 100"
         )

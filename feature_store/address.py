@@ -51,7 +51,7 @@ class Address:
 def parse(url: str) -> Address:
     """Read a URL. Raises AddressError with the schemes that are known."""
     if not isinstance(url, str) or "://" not in url:
-        raise AddressError(f"expected a URL of {SCHEMES}; found {url!r}")
+        raise AddressError(f"expected a URL of {SCHEMES}; found no scheme in it")
     scheme, rest = url.split("://", 1)
     base, _, kind = scheme.partition("+")
     if base not in ("redis", "rediss", "unix") or kind not in ("", "cluster", "sentinel"):
@@ -65,7 +65,11 @@ def parse(url: str) -> Address:
     except AddressError:
         raise
     except (ValueError, OSError, ssl.SSLError) as error:
-        raise AddressError(f"cannot read the URL {_hide(url)}: {error}") from error
+        # The cause may quote a part of the password.
+        raise AddressError(
+            f"cannot read the URL {_hide(url)}: expected {SCHEMES}, special characters of user "
+            f"and password percent-encoded ({type(error).__name__})"
+        ) from None
 
 
 def _hide(url: str) -> str:
@@ -78,7 +82,7 @@ def _single(base: str, url: str) -> Address:
     if base == "unix":
         node = Node(str(options.get("path", "")), 0)
         if not node.host:
-            raise AddressError(f"a unix:// URL needs the socket's path; found {url!r}")
+            raise AddressError(f"a unix:// URL needs the socket's path; found {_hide(url)}")
     else:
         node = Node(str(options.get("host", "localhost")), int(options.get("port", 6379)))
     query = {key: values[-1] for key, values in parse_qs(urlsplit(url).query).items()}

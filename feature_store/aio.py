@@ -60,9 +60,9 @@ class _Link(asyncio.BufferedProtocol):
 
     async def ask(self, payload: bytes, reader: Reader, deadline: float) -> None:
         """Send and read. Raises OSError, TimeoutError, ProtocolError."""
+        self.end = 0  # before anything fails: a dead idle connection is tried anew, once
         if self.closed or self.transport is None:
             raise ConnectionResetError("the connection is closed")
-        self.end = 0
         self._reader = reader
         self._done = asyncio.get_running_loop().create_future()
         try:

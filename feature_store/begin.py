@@ -47,7 +47,8 @@ def carry(core: Core, number: int, deadline: float) -> Op[None]:
 
 def begin(core: Core, name: str | None, deadline: float) -> Op[int]:
     """Number of a version to write to; None: the active one. Makes what is not there yet."""
-    view = core.view if core.view.raw else (yield from refresh(core, deadline))
+    # Anew each time: a process that only writes would never hear that another version serves.
+    view = yield from refresh(core, deadline)
     while True:
         if name is None and view.active:
             return view.active

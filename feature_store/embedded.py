@@ -94,12 +94,20 @@ class EmbeddedValkey:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the owner, who then closes the server
         )
+        try:
+            self._wait()
+        except BaseException:  # a Ctrl-C meanwhile must not leave a server that nobody holds
+            self.close()
+            raise
+
+    def _wait(self) -> None:
+        """Until the server answers. Raises UnavailableError."""
         deadline = time.monotonic() + _START_S
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            ended = self._process is None or self._process.poll() is not None
+            if ended or time.monotonic() > deadline:
                 log = self._folder / "server.log"
                 words = log.read_text(errors="replace")[-400:] if log.exists() else "no log"
-                self.close()
                 raise UnavailableError(
                     f"the embedded server did not start on port {self.port}; it said: {words}"
                 )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .catalog import FIRST
 from .core import Core, refresh
-from .errors import FeatureStoreError, UnavailableError, UnknownVersionError
+from .errors import FeatureStoreError, UnknownVersionError
 from .fetch import fetch
 from .ops import Op
 
@@ -46,8 +46,8 @@ def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: fl
         number = view.active if version is None else view.numbers.get(version, 0)
         read = yield from fetch(core, ids, number, deadline)
         if read.pointer is not None and read.pointer != view.raw:
-            yield from _follow(core, deadline)
-            if version is not None and version not in core.view.numbers:
+            known = yield from _follow(core, deadline)
+            if known and version is not None and version not in core.view.numbers:
                 raise unknown(core, version)
             now = core.view.active if version is None else core.view.numbers.get(version, 0)
             if now != number and attempt < _TRIES - 1:
@@ -67,7 +67,8 @@ def _learn(core: Core, version: str, deadline: float) -> Op[None]:
     """A version that is not known yet: ask once. If nobody answers, rows will be UNAVAILABLE."""
     try:
         yield from refresh(core, deadline)
-    except UnavailableError:
+    except FeatureStoreError as error:
+        core.counters[f"refresh {type(error).__name__}"] += 1
         return
     if version not in core.view.numbers:
         if version == FIRST and not core.view.numbers:
@@ -75,10 +76,13 @@ def _learn(core: Core, version: str, deadline: float) -> Op[None]:
         raise unknown(core, version)
 
 
-def _follow(core: Core, deadline: float) -> Op[None]:
+def _follow(core: Core, deadline: float) -> Op[bool]:
+    """Read the versions anew; whether somebody answered."""
     try:
         yield from refresh(core, deadline)
+        return True
     except FeatureStoreError as error:
         core.counters[f"refresh {type(error).__name__}"] += 1
         if core.near is not None:
             core.near.pointer_changed = True
+        return False

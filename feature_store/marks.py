@@ -57,7 +57,10 @@ def mark(
             on, off = (0, bits) if clear else (bits, 0)
             jobs.append(job(scripts.MARK, owner, keys, *arguments, on, off, reason))
         if any(replicas.values()):
-            jobs = [Job(each.tag, each.payload + _WAIT, replies=2) for each in jobs]
+            # One WAIT a node, behind its last job: it covers all that this connection wrote.
+            last = {core.map.node(each.tag): i for i, each in enumerate(jobs)}
+            for i in last.values():
+                jobs[i] = Job(jobs[i].tag, jobs[i].payload + _WAIT, replies=2)
         answers = yield from run_jobs(core, jobs, deadline)
         acked = [answer[1] for answer in answers if isinstance(answer, list)]
         # A version that began meanwhile may have read the marks too early: mark it as well.

@@ -38,6 +38,9 @@ def open_core(address: Address, namespace: str, near_cache_bytes: int) -> Op[Cor
     return core
 
 
+_LONGEST_S = 3600.0  # what a socket can be told to wait
+
+
 def lookup(core: Core, ad_ids: Ids, version: str | None, deadline: float | None) -> Op[Found]:
     """See FeatureStore.lookup."""
     ids = check_ids(ad_ids)
@@ -47,7 +50,7 @@ def lookup(core: Core, ad_ids: Ids, version: str | None, deadline: float | None)
     if not isinstance(seconds, int | float) or not seconds > 0:
         raise InputError(f"deadline must be more than 0 seconds; found {deadline!r}")
     began = time.monotonic()
-    found = yield from lookups.lookup(core, ids, version, began + seconds)
+    found = yield from lookups.lookup(core, ids, version, began + min(seconds, _LONGEST_S))
     core.count_lookup(len(ids), time.monotonic() - began)
     return found
 

@@ -11,6 +11,7 @@ from .core import TIMEOUT_S, Core, Job, run_jobs
 from .errors import ServerError
 from .keys import tags
 from .ops import Node, Op, ask, checked
+from .record import ABSENT, RECORD
 from .wire import Reply, command
 
 _COUNT = 1000  # keys the server looks at per SCAN
@@ -59,8 +60,13 @@ def _tag(key: bytes) -> bytes:
     return key[-12:-9]
 
 
+def _has_codes(value: Reply) -> bool:
+    """Whether a record is of an ad, not a block mark's stand-in for an unknown one."""
+    return isinstance(value, bytes) and len(value) == RECORD.itemsize and not value[16] & ABSENT
+
+
 def count_held(core: Core, one: int, other: int) -> Op[tuple[int, int]]:
-    """Of the ids that version `one` holds, how many `other` holds: (held, compared).
+    """Of the ads that version `one` holds, how many `other` holds: (held, compared).
 
     All ids of a catalogue of up to a million, a sample of a million of a larger one.
     """
@@ -75,9 +81,17 @@ def count_held(core: Core, one: int, other: int) -> Op[tuple[int, int]]:
             break
         groups: dict[bytes, list[bytes]] = {}
         for key in batch[1]:
-            groups.setdefault(_tag(key), []).append(target + key[size:])
-        seen += len(batch[1])
-        jobs = [Job(indexes[tag], command("EXISTS", *group)) for tag, group in groups.items()]
+            groups.setdefault(_tag(key), []).append(key)
+        jobs = [
+            Job(indexes[tag], command("MGET", *keys, *(target + key[size:] for key in keys)))
+            for tag, keys in groups.items()
+        ]
         answers: list[Reply] = yield from run_jobs(core, jobs, time.monotonic() + TIMEOUT_S)
-        held += sum(answer for answer in answers if isinstance(answer, int))
+        for answer in answers:
+            values = answer if isinstance(answer, list) else []
+            half = len(values) // 2
+            for own, there in zip(values[:half], values[half:], strict=True):
+                if _has_codes(own):
+                    seen += 1
+                    held += _has_codes(there)
     return held, seen

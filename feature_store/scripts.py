@@ -110,17 +110,27 @@ for i = 1, n do
   local id = sub(ids, 8 * i - 7, 8 * i)
   local old = redis.call('HGET', KEYS[1], id)
   local bits = old and band(byte(old), 48) or 0
+  local on = set
+  if set == 32 then
+    -- A verdict is of an ad: where it has ended meanwhile, or never was, nothing is marked.
+    local there = false
+    for v = 1, k do
+      local rec = redis.call('GET', KEYS[(i - 1) * k + v + 1])
+      there = there or (known(rec) and not absent(rec))
+    end
+    if not there then on = 0 end
+  end
   local new = band(bits, 255 - clear)
-  new = new + band(set, 255 - new)
+  new = new + band(on, 255 - new)
   if new ~= bits then changed = changed + 1 end
   if new == 0 then
     if old then redis.call('HDEL', KEYS[1], id) end
-  elseif set ~= 0 then
+  elseif on ~= 0 then
     redis.call('HSET', KEYS[1], id, char(new) .. reason)
   elseif old then
     redis.call('HSET', KEYS[1], id, char(new + band(byte(old), 128)) .. sub(old, 2))
   end
-  local ended = set == 0 and old and byte(old) >= 128
+  local ended = on == 0 and old and byte(old) >= 128
   for v = 1, k do
     local j = (i - 1) * k + v
     local key = KEYS[j + 1]

@@ -55,6 +55,8 @@ def checked(
 def from_arrays(rows: Rows) -> Source:
     """Arrays in memory; named by a digest of all their bytes."""
     digest = hashlib.sha256(rows.ids.tobytes() + rows.codes.tobytes() + rows.flags.tobytes())
+    if rows.sequence is not None:
+        digest.update(rows.sequence.tobytes())
     return Source(len(rows.ids), digest.hexdigest()[:32], None, rows)
 
 

@@ -7,6 +7,7 @@ moment that PING was sent; older than `STALE_S`, or after a lost connection, it 
 """
 
 import select
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -53,7 +54,7 @@ class _Channel:
         try:
             while True:
                 link.receive()
-        except (BlockingIOError, InterruptedError):
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
             pass
         found: list[Reply] = []
         while (parsed := parse(link.buffer, self._at, link.end)) is not None:

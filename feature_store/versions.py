@@ -162,5 +162,18 @@ def retire(core: Core, name: str) -> Op[int]:
         [Job(tag, command("HDEL", core.keys.counts(tag), number)) for tag in range(TAGS)],
         time.monotonic() + TIMEOUT_S,
     )
+    yield from _forget_loads(core, name)
     yield from _change(core, lambda view: (view, {name: ""}) if name in view.numbers else None)
     return removed
+
+
+def _forget_loads(core: Core, name: str) -> Op[None]:
+    """A load into a version of that name begins anew: what it had written is gone."""
+    deadline = time.monotonic() + TIMEOUT_S
+    (found,) = yield from run_jobs(core, [Job(0, command("HKEYS", core.keys.loads))], deadline)
+    fields = (
+        [field for field in found if isinstance(field, bytes)] if isinstance(found, list) else []
+    )
+    stale = [field for field in fields if field.split(b" ")[1:2] == [name.encode()]]
+    if stale:
+        yield from run_jobs(core, [Job(0, command("HDEL", core.keys.loads, *stale))], deadline)

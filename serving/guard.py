@@ -81,7 +81,7 @@ class Guard:
     async def _answer(
         self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send
     ) -> None:
-        sent = False
+        sent, body = False, _Body(receive, self._limit)
 
         async def send_noted(message: Message) -> None:
             nonlocal sent
@@ -95,8 +95,8 @@ class Guard:
                 if path in self._public
                 else self._replica.authenticator.authenticate(headers.get("authorization"))
             )
-            bounded = _bounded(headers, receive, self._limit)
-            await self._app(scope, bounded, send_noted)
+            body.check_length(headers)
+            await self._app(scope, body, send_noted)
             return
         except ServingError as error:
             found = error
@@ -106,29 +106,40 @@ class Guard:
         if sent:
             return
         scope[PROBLEM] = found.slug
-        await _drain(headers, receive)
+        if not body.ended:  # a server that has given all waits for the client to hang up
+            await _drain(headers, receive)
         await error_response(found, self._replica.prefix, logs.request_id.get())(
             scope, receive, send
         )
 
 
-def _bounded(headers: Mapping[str, str], receive: Receive, limit: int) -> Receive:
+class _Body:
     """`receive` that raises BodyTooLargeError once the body is over `limit` bytes."""
-    detail = f"the body is over this route's limit of {limit} bytes; send less at once"
-    length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise BodyTooLargeError(detail)
-    seen = 0
 
-    async def bounded() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
-            raise BodyTooLargeError(detail)
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._seen = 0
+        self.ended = False
+
+    def check_length(self, headers: Mapping[str, str]) -> None:
+        """Raises BodyTooLargeError for what the header announces."""
+        length = headers.get("content-length", "")
+        if length.isdigit():
+            self._check(int(length))
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self.ended = not message.get("more_body", False)
+        self._seen += len(message.get("body", b""))
+        self._check(self._seen)
         return message
 
-    return bounded
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise BodyTooLargeError(
+                f"the body is over this route's limit of {self._limit} bytes; send less at once"
+            )
 
 
 async def _drain(headers: Mapping[str, str], receive: Receive) -> None:

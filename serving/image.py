@@ -124,7 +124,7 @@ def fit(image: DecodedImage, height: int, width: int) -> NDArray[np.uint8]:
 class ImagePool:
     """Decodes in threads of its own; Pillow's decoders release the interpreter lock.
 
-    threads: at most this many pictures are in memory at once.
+    threads: at most this many pictures are decoded at once.
     """
 
     def __init__(self, threads: int, *, max_pixels: int = MAX_PIXELS) -> None:
@@ -132,11 +132,17 @@ class ImagePool:
         self._max_pixels = max_pixels
 
     async def decode(self, data: bytes, *, size: tuple[int, int] | None = None) -> DecodedImage:
-        """`decode` off the event loop; raises what it raises."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._pool, lambda: decode(data, size=size, max_pixels=self._max_pixels)
-        )
+        """`decode` off the event loop; raises what it raises.
+
+        With `size` (height, width) the picture comes back fitted to it: a few kilobytes that
+        decode to a hundred megabytes are in memory only while a thread works on them.
+        """
+
+        def work() -> DecodedImage:
+            image = decode(data, size=size, max_pixels=self._max_pixels)
+            return image if size is None else DecodedImage(fit(image, *size), image.source)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def fit(
         self, images: Sequence[DecodedImage], height: int, width: int

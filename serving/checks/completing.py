@@ -10,7 +10,7 @@ from typing import Protocol
 
 from redis.exceptions import RedisError
 
-from feature_store import AsyncFeatureStore, Flag
+from feature_store import AsyncFeatureStore, Flag, Status
 from feature_store.errors import FeatureStoreError
 from feature_store.record import CATEGORIES
 from serving.checks.judge import Judge, Judged
@@ -20,7 +20,13 @@ from serving.checks.subjects import Subject, Subjects
 from serving.checks.understander import LATER
 from serving.checks.verdicts import Risk
 from serving.deadline import Deadline
-from serving.errors import NotFoundError, ServingError, UnavailableError
+from serving.errors import (
+    InvalidContentError,
+    InvalidRequestError,
+    NotFoundError,
+    ServingError,
+    UnavailableError,
+)
 from serving.metrics import Counter
 
 BATCH = 4  # ads at a time: 40 reads, behind which somebody who waits may stand
@@ -60,7 +66,11 @@ class Records:
             await self._store.block([ad_id], reason, source="verdict")
         else:
             await self._store.unblock([ad_id], source="verdict")
-        return await self._store.update_flags([ad_id], int(flags), int(clear)) > 0
+        if await self._store.update_flags([ad_id], int(flags), int(clear)):
+            return True
+        # Nothing changed: the flags were so already, or there is no record.
+        status = int((await self._store.lookup([ad_id])).status[0])
+        return status in (Status.HIT, Status.BLOCKED)
 
 
 class Completer:
@@ -86,6 +96,9 @@ class Completer:
                 if not isinstance(error, UnavailableError):
                     logger.warning("verdicts stay owed: %s", error)
                 await asyncio.sleep(AWAY_S)
+            except Exception:  # the worker must outlive whatever one ad does to it
+                logger.exception("verdicts stay owed")
+                await asyncio.sleep(AWAY_S)
 
     async def turn(self) -> int:
         """Judge one batch of what is due; how many ads it was. Raises what `run` waits out."""
@@ -109,11 +122,14 @@ class Completer:
         if isinstance(verdict, ServingError):
             self._completed.inc(tags={"outcome": verdict.slug})
             logger.warning("ad %d stays without a verdict: %s", ad_id, verdict)
-            if verdict.status < 500:  # no later attempt would do better
+            # Only wrong content stays wrong; an engine or a model that is full or away does not.
+            if isinstance(verdict, InvalidContentError | InvalidRequestError):
                 await self._owed.done(ad_id, lease)
             else:
                 await self._owed.add([ad_id], AWAY_S)
             return
+        if not await self._owed.holds(ad_id, lease):
+            return  # the ad has changed or ended meanwhile: another verdict counts
         if await self._records.apply(ad_id, verdict.value, self._judge.policy):
             await self._owed.done(ad_id, lease)
             self._completed.inc(tags={"outcome": verdict.value.verdict})

@@ -5,6 +5,7 @@ engine for all asks that came while the former calls were on their way.
 """
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -30,9 +31,15 @@ class Flights(Generic[_Value]):
         if task is None:
 
             async def run() -> _Value:
-                return await make()
+                try:
+                    return await make()
+                except asyncio.CancelledError:
+                    raise UnavailableError("the work was cancelled; ask again") from None
 
-            task = self._tasks[key] = asyncio.create_task(run())
+            # In a context of its own: Serve cancels the calls of a request that goes away, and
+            # this work is not only that request's.
+            task = asyncio.create_task(run(), context=contextvars.Context())
+            self._tasks[key] = task
             task.add_done_callback(lambda done: self._landed(key, done))
         return task
 
@@ -83,7 +90,7 @@ class Reader:
         while self._waiting and len(self._calls) < self.CALLS:
             many = min(self.ASKS, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(many)]
-            call = asyncio.create_task(self._call(batch))
+            call = asyncio.create_task(self._call(batch), context=contextvars.Context())
             self._calls.add(call)
             call.add_done_callback(self._returned)
 
@@ -98,6 +105,8 @@ class Reader:
             found = await self._engine.read(asks, self._labels, self._timeout_s)
         except ServingError as error:
             found = [error] * len(batch)
+        except asyncio.CancelledError:
+            found = [UnavailableError("a call to the engine was cancelled")] * len(batch)
         except Exception as error:  # whoever waits must hear of it, whatever it is
             logger.exception("a call to the engine failed")
             found = [UnavailableError(f"the engine failed: {type(error).__name__}")] * len(batch)

@@ -58,6 +58,11 @@ class Owed:
         ids = tuple(int.from_bytes(member, "little") for member in found)
         return Lease(ids, str(mark))
 
+    async def holds(self, ad_id: int, lease: Lease) -> bool:
+        """Whether it is still owed as it was leased. Raises redis.RedisError."""
+        score = await self._client.zscore(self._key, _member(ad_id))
+        return score is not None and int(score) == int(lease.mark)
+
     async def done(self, ad_id: int, lease: Lease) -> bool:
         """Settle one id; False when it was owed anew meanwhile. Raises redis.RedisError."""
         gone = await self._client.eval(_DONE, 1, self._key, _member(ad_id), lease.mark)

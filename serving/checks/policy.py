@@ -63,10 +63,10 @@ class Policy:
     def verdict(self, categories: Mapping[str, float], label_mass: float) -> Verdict:
         """From calibrated probabilities; a read that was hardly an answer is reviewed."""
         limits = self.checks.thresholds
-        if any(p >= limits[name].block for name, p in categories.items()):
-            return "block"
         if label_mass < LOW_LABEL_MASS:
             return "review"
+        if any(p >= limits[name].block for name, p in categories.items()):
+            return "block"
         over = any(p >= limits[name].review for name, p in categories.items())
         return "review" if over else "allow"
 

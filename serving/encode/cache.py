@@ -6,6 +6,7 @@ dropped with it, so no row of another version can come out.
 """
 
 import asyncio
+import contextvars
 import hashlib
 from collections import OrderedDict
 from collections.abc import Collection
@@ -13,6 +14,7 @@ from collections.abc import Collection
 import numpy as np
 
 from serving.encode.pipeline import Infer, Tensors
+from serving.errors import UnavailableError
 
 CACHE_BYTES = 64 << 20
 # What Python keeps beside a row's numbers: the key, the dictionary and the array's header.
@@ -45,7 +47,10 @@ class CachedInfer:
             loop = asyncio.get_running_loop()
             for key in new:
                 self._flights[key] = loop.create_future()
-            task = asyncio.create_task(self._fill(name, tensors, new))
+            # In a context of its own: Serve cancels the calls of a request that goes away.
+            task = asyncio.create_task(
+                self._fill(name, tensors, new), context=contextvars.Context()
+            )
             self._filling.add(task)  # it goes on for the others if this caller leaves
             task.add_done_callback(self._filling.discard)
         waiting = {key: self._flights[key] for key in set(keys) if key in self._flights}
@@ -69,7 +74,8 @@ class CachedInfer:
             self._infer(name, {key: array[picked] for key, array in tensors.items()})
         )
         await asyncio.wait([task])
-        error = task.exception()
+        cancelled = UnavailableError("the model's call was cancelled; ask again")
+        error = cancelled if task.cancelled() else task.exception()
         for place, key in enumerate(new):
             flight = self._flights.pop(key)
             if error is None:

@@ -36,6 +36,7 @@ from serving.models.handles import ModelHandle
 CALL_BYTES = 2 << 20
 # Rows that need no image would not notice a new image tower, but their version's name must.
 RECHECK_S = 1.0
+SWAP_PAUSES_S = (0.0, 0.1, 0.3, 0.6)  # replicas swap a model within seconds of each other
 _Answer = TypeVar("_Answer")
 
 
@@ -179,10 +180,16 @@ class ServedEncoder:
 
     async def _run(self, call: Callable[[Encoder], Awaitable[_Answer]]) -> _Answer:
         encoder = await self._open(None)
+        for pause_s in SWAP_PAUSES_S:
+            try:
+                return await call(encoder)
+            except NotFoundError:  # a version that this replica serves no longer, or not yet
+                await asyncio.sleep(pause_s)
+                encoder = await self._open(encoder)
         try:
             return await call(encoder)
-        except NotFoundError:  # a version that is no longer served
-            return await call(await self._open(encoder))
+        except NotFoundError as error:
+            raise UnavailableError(f"models are being replaced: {error}; try again") from error
 
     async def _open(self, stale: Encoder | None) -> Encoder:
         """The encoder, opened anew if it is still `stale` or other versions serve by now."""

@@ -112,9 +112,9 @@ class Indexer:
 
     async def delete(self, ad_id: int) -> None:
         """The ad has ended: its record goes first, so that no lookup finds half of it."""
+        await _stored(self._owed.remove(ad_id))  # a verdict on its way counts no more
         await _stored(self._store.delete([ad_id]))
         await _stored(self._contents.delete(ad_id))
-        await _stored(self._owed.remove(ad_id))
 
     async def _index_chunk(self, ads: Sequence[Ad]) -> list[Indexed | ServingError]:
         images = await asyncio.gather(*(self._decode(ad) for ad in ads))
@@ -159,6 +159,8 @@ class Indexer:
         ids = np.array([ad.ad_id for ad in ads], np.int64)
         flags = np.full(len(ads), Flag.PENDING, np.uint16)
         await _stored(self._store.write(ids, encoded.codes, flags, version=encoded.version))
+        # Again: the verdict may have been settled on the record that this one replaces.
+        await _stored(self._owed.add([ad.ad_id for ad in ads]))
         await self._activate(encoded.version)
         return [
             Indexed(ad.ad_id, encoded.version, codes, [round(m, 6) for m in margin], Flag.PENDING)

@@ -61,7 +61,8 @@ def connect(url: str) -> Any:
         shared.pop("db", None)
         nodes = [ClusterNode(node.host, node.port) for node in address.seeds]
         return RedisCluster(startup_nodes=nodes, **shared, **wait)
+    tls = {name: value for name, value in shared.items() if name.startswith("ssl")}
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        [(node.host, node.port) for node in address.seeds], sentinel_kwargs=wait
+        [(node.host, node.port) for node in address.seeds], sentinel_kwargs=wait | tls
     )
     return sentinel.master_for(address.master, **shared, **wait)

@@ -5,6 +5,7 @@ little-endian, row-major; BYTES elements each after their length in 4 bytes; BOO
 Source: Open Inference Protocol v2 and Triton's binary tensor data extension.
 """
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,7 @@ NUMPY_NAMES = {
 PROTOCOL_NAMES = {numpy_name: name for name, numpy_name in NUMPY_NAMES.items()}
 MAX_DIMENSIONS = 32
 MAX_AXIS = 2**31 - 1
+MAX_ELEMENTS = 2**48
 
 Array = NDArray[Any]
 
@@ -52,11 +54,13 @@ def check_shape(shape: Any, tensor: str) -> tuple[int, ...]:
         isinstance(shape, Sequence)
         and len(shape) <= MAX_DIMENSIONS
         and all(type(size) is int and 0 <= size <= MAX_AXIS for size in shape)
+        # An axis of 0 makes no room for absurd ones beside it: numpy refuses them.
+        and math.prod(max(size, 1) for size in shape) <= MAX_ELEMENTS
     )
     if not sound:
         raise InvalidRequestError(
             f"tensor {tensor!r}: expected a shape of at most {MAX_DIMENSIONS} sizes from 0 to "
-            f"{MAX_AXIS}, found {str(shape)[:200]}"
+            f"{MAX_AXIS} and {MAX_ELEMENTS} elements, found {str(shape)[:200]}"
         )
     return tuple(shape)
 

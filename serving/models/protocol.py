@@ -109,6 +109,8 @@ def respond(
     wanted = request.outputs
     if wanted is None:
         wanted = tuple(Wanted(name, request.binary) for name in outputs)
+    if len({output.name for output in wanted}) != len(wanted):
+        raise InvalidRequestError("an output is named twice; name each once")
     for output in wanted:
         if output.name not in outputs:
             raise InvalidRequestError(

@@ -170,8 +170,10 @@ def _stop(before: set[int], folder: Path) -> None:
     started = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
     if ray.is_initialized():
         with redirect_stdout(io.StringIO()):  # Ray prints that the controller it ends has ended
-            serve.shutdown()  # type: ignore[no-untyped-call]
-            ray.shutdown()
+            try:
+                serve.shutdown()  # type: ignore[no-untyped-call]
+            finally:
+                ray.shutdown()
     ours = {process.pid: process for process in (*started, *_of_folder(folder))}
     _, left = psutil.wait_procs(list(ours.values()), timeout=STOP_S)
     for process in left:

@@ -84,8 +84,9 @@ def run(options: Options) -> int:
             if not options.once:
                 _wait(store)
         except KeyboardInterrupt:
-            signals.ignore()
             return 0 if ready else INTERRUPTED
+        finally:
+            signals.ignore()  # the shutdown is let finish
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as one thing: KeyboardInterrupt, once; then the shutdown is let finish."""
+"""Ctrl-C, SIGTERM and a closed terminal as one thing: KeyboardInterrupt, once, then a tidy end."""
 
 import asyncio
 import signal
@@ -7,17 +7,17 @@ from types import FrameType
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
-HANDLED = (signal.SIGINT, signal.SIGTERM)
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def install() -> None:
-    """Both signals raise KeyboardInterrupt, also where a shell had SIGINT ignored."""
+    """All of them raise KeyboardInterrupt, also where a shell had SIGINT ignored."""
     for number in HANDLED:
         signal.signal(number, _interrupt)
 
 
 def ignore() -> None:
-    """From here on both do nothing; children do not inherit that."""
+    """From here on they do nothing; children do not inherit that."""
     for number in HANDLED:
         signal.signal(number, _ignore)
 

@@ -172,3 +172,8 @@ def test_concurrent_publishers_all_win_different_versions(
     assert {bundle.manifest.version for bundle in won} == {str(n) for n in range(1, 9)}
     payloads = {repository.open("encoder", b.manifest.version).path().read_bytes() for b in won}
     assert len(payloads) == 8
+
+
+def test_a_stray_folder_hides_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    assert Repository(tmp_path).names() == []

@@ -1,5 +1,6 @@
 """The guard and the app around it, without Ray: every kind of refusal is a problem."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -34,6 +35,11 @@ def make(prefix: str = PREFIX, keys: Path | None = None) -> tuple[FastAPI, Memor
     @app.get("/typed/{number}")
     async def typed(number: int) -> dict[str, int]:
         return {"number": number}
+
+    @app.post("/broken")
+    async def broken_after_the_body(request: Request) -> None:
+        await request.body()
+        raise ZeroDivisionError("a secret of the code")
 
     @app.get("/broken")
     async def broken() -> None:
@@ -157,3 +163,11 @@ async def test_keys_and_scopes(tmp_path: Path) -> None:
         assert (await http_client.get(f"{PREFIX}/openapi.json")).status_code == 401
         assert (await http_client.get(f"{PREFIX}/healthz")).status_code == 200
         assert (await http_client.get(f"{PREFIX}/nowhere")).status_code == 401
+
+
+async def test_a_failure_after_the_body_was_read_is_answered(
+    room: tuple[httpx.AsyncClient, MemoryMetrics],
+) -> None:
+    answer = await asyncio.wait_for(room[0].post(f"{PREFIX}/broken", content=b"x" * 10), 10)
+    assert answer.status_code == 500
+    assert "secret" not in answer.text

@@ -89,3 +89,8 @@ def test_large_unsigned_integers_are_exact() -> None:
 def test_shapes_that_are_none(shape: object) -> None:
     with pytest.raises(InvalidRequestError, match="expected a shape"):
         check_shape(shape, "x")
+
+
+def test_an_empty_axis_makes_no_room_for_absurd_ones() -> None:
+    with pytest.raises(InvalidRequestError, match="elements"):
+        check_shape([0, 2**31 - 1, 2**31 - 1, 2**31 - 1], "x")

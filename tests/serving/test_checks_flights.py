@@ -1,0 +1,66 @@
+"""Shared work outlives whoever asked for it; whoever still waits hears when it was cancelled."""
+
+import asyncio
+import contextvars
+
+import numpy as np
+import pytest
+import redis.asyncio
+
+from feature_store.keys import Keys
+from serving.checks.flights import Flights
+from serving.checks.owed import Owed
+from serving.encode.cache import CachedInfer
+from serving.encode.pipeline import Tensors
+from serving.errors import UnavailableError
+
+REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
+
+
+async def test_a_flight_belongs_to_no_request() -> None:
+    async def work() -> str:
+        return REQUEST.get()
+
+    REQUEST.set("the first caller's")
+    assert await Flights[str]().join("key", work) == "none"
+
+
+async def test_work_that_is_cancelled_is_unavailable_and_can_be_asked_anew() -> None:
+    flights: Flights[int] = Flights()
+
+    async def cancelled() -> int:
+        raise asyncio.CancelledError
+
+    async def one() -> int:
+        return 1
+
+    with pytest.raises(UnavailableError):
+        await flights.join("key", cancelled)
+    assert await flights.join("key", one) == 1
+
+
+async def test_a_cancelled_model_call_leaves_no_content_stuck() -> None:
+    calls = 0
+
+    async def infer(_name: str, tensors: Tensors) -> Tensors:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise asyncio.CancelledError
+        return {"out": tensors["in"]}
+
+    cached = CachedInfer(infer, ("model",))
+    tensors = {"in": np.ones((1, 2), np.float32)}
+    with pytest.raises(UnavailableError):
+        await asyncio.wait_for(cached("model", tensors), 10)
+    assert (await asyncio.wait_for(cached("model", tensors), 10))["out"].tolist() == [[1, 1]]
+
+
+async def test_a_lease_is_lost_when_the_ad_is_owed_anew_or_ends(valkey_url: str) -> None:
+    async with redis.asyncio.Redis.from_url(valkey_url) as client:
+        owed = Owed(client, Keys("ads"))
+        await owed.add([1, 2, 3], 0.0)
+        lease = await owed.take(10)
+        await owed.add([1], 0.0)
+        await owed.remove(2)
+        assert [await owed.holds(ad_id, lease) for ad_id in (1, 2, 3)] == [False, False, True]
