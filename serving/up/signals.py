@@ -7,18 +7,24 @@ from types import FrameType
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def _handled() -> tuple[signal.Signals, ...]:
+    """A hang-up that `nohup` has set aside stays so."""
+    aside = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return STOPPING if aside else (*STOPPING, signal.SIGHUP)
 
 
 def install() -> None:
     """All of them raise KeyboardInterrupt, also where a shell had SIGINT ignored."""
-    for number in HANDLED:
+    for number in _handled():
         signal.signal(number, _interrupt)
 
 
 def ignore() -> None:
     """From here on they do nothing; children do not inherit that."""
-    for number in HANDLED:
+    for number in _handled():
         signal.signal(number, _ignore)
 
 
@@ -28,7 +34,7 @@ def run(main: Coroutine[Any, Any, _Result]) -> _Result:
     async def guarded() -> _Result:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         if task is not None:
-            for number in HANDLED:
+            for number in _handled():
                 loop.add_signal_handler(number, task.cancel)
         return await main
 
