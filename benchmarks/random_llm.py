@@ -9,19 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feature_store.record import CATEGORIES
+
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-CATEGORIES = (
-    "exaggerated_claims",
-    "gambling",
-    "alcohol",
-    "tobacco",
-    "weapons",
-    "financial_promises",
-    "health_claims",
-    "low_quality",
-    "misleading_button",
-    "clutter",
-)
 SOFT_TOKENS = 8
 
 

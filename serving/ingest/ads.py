@@ -53,8 +53,12 @@ class Line:
 def make_ad(ad_id: int, title: str, text: str, image: bytes | None) -> Ad:
     """An `Ad` that has something to encode. Raises InvalidContentError."""
     for name, value, most in (("title", title, MAX_TITLE), ("text", text, MAX_TEXT)):
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise InvalidContentError(f"{name}: expected Unicode text, found a lone surrogate")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidContentError(
+                f"{name}: expected Unicode text, found a lone surrogate"
+            ) from error
         if len(value) > most:
             raise InvalidContentError(
                 f"{name}: expected at most {most:,} characters, found {len(value):,}"

@@ -68,3 +68,8 @@ def test_the_content_hash_tells_fields_apart() -> None:
 def test_words_are_title_and_text() -> None:
     assert make_ad(1, " red shoes ", "on sale", None).words == "red shoes on sale"
     assert make_ad(1, "", "on sale", None).words == "on sale"
+
+
+def test_a_lone_surrogate_is_no_text() -> None:
+    with pytest.raises(InvalidContentError, match="title: expected Unicode text"):
+        make_ad(1, "\ud800", "", None)

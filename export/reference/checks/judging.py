@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from export.checks import Affine
 from export.reference.checks.examples import Check, Example
 from export.reference.checks.model import Adapter
-from export.reference.checks.packing import IGNORED, Packer
-from export.reference.checks.training import Seen, embeddings
+from export.reference.checks.packing import Packer
+from export.reference.checks.training import Seen, answer_logits
 
 _BATCH = 64
 Asked = Sequence[tuple[int, Check]]  # number of the example, and what is asked of it
@@ -62,13 +62,7 @@ def scores(
             single = [seen.examples[n].asking((c,)) for n, c in part]
             batch = packer.pack(single, soft=adapter is not None)
             soft = adapter(seen.features[[n for n, _ in part]]) if adapter else None
-            states = model.model(
-                inputs_embeds=embeddings(model, batch, soft),
-                attention_mask=batch.mask,
-                position_ids=batch.positions,
-                use_cache=False,
-            ).last_hidden_state
-            share = model.lm_head(states[batch.targets != IGNORED]).float().softmax(1).double()
+            share = answer_logits(model, batch, soft).softmax(1).double()
             yes, no = share[:, packer.yes].numpy(), share[:, packer.no].numpy()
             logits[start : start + len(part)] = np.log(yes.clip(1e-30) / no.clip(1e-30))
             mass[start : start + len(part)] = yes + no

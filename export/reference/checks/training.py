@@ -131,17 +131,22 @@ def embeddings(model: Any, batch: Packed, soft: Tensor | None) -> Tensor:
     return rows.scatter(1, index[:, :, None].expand_as(soft), soft.to(rows.dtype))
 
 
-def answer_loss(model: Any, batch: Packed, soft: Tensor | None, yes: int) -> Tensor:
-    """Cross entropy of the answers; a yes, which is rarer, counts twice."""
+def answer_logits(model: Any, batch: Packed, soft: Tensor | None) -> Tensor:
+    """Logits float32 (n, vocabulary) where an answer stands."""
     states = model.model(
         inputs_embeds=embeddings(model, batch, soft),
         attention_mask=batch.mask,
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
-    wanted = batch.targets != IGNORED
-    targets = batch.targets[wanted]
-    logits = model.lm_head(states[wanted]).float()
+    logits: Tensor = model.lm_head(states[batch.targets != IGNORED]).float()
+    return logits
+
+
+def answer_loss(model: Any, batch: Packed, soft: Tensor | None, yes: int) -> Tensor:
+    """Cross entropy of the answers; a yes, which is rarer, counts twice."""
+    targets = batch.targets[batch.targets != IGNORED]
+    logits = answer_logits(model, batch, soft)
     weight = torch.where(targets == yes, 2.0, 1.0)
     loss = F.cross_entropy(logits, targets, reduction="none")
     return (loss * weight).sum() / weight.sum()
