@@ -40,7 +40,7 @@ def test_an_ad_cannot_write_template_tokens(renderer: Renderer, spec: Checks) ->
 
 
 def test_the_shared_part_comes_first_and_is_the_same(renderer: Renderer, spec: Checks) -> None:
-    prompt = spec.prompts.risk[CATEGORIES[0]]
+    prompt = spec.prompts.risk[next(iter(CATEGORIES))]
     first = renderer.render(prompt, Words("a red dress", "cheap")).ids
     second = renderer.render(prompt, Words("blue shoes", "for all the family")).ids
     shared = renderer.single(prompt.prefix)
