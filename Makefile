@@ -50,7 +50,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 lock:  ## resolve pyproject.toml anew into requirements.lock (needs uv and WHEELS=)
-	uv pip compile pyproject.toml --extra serving --extra export --extra cpu --extra dev \
+	uv pip compile pyproject.toml --extra serving --extra export --extra s3 --extra cpu --extra dev \
 		--python-version 3.11 --generate-hashes $(if $(WHEELS),--find-links $(WHEELS)) \
 		--no-annotate --no-emit-find-links --no-emit-index-url --custom-compile-command "make lock" \
 		$(foreach package,$(UNUSED),--no-emit-package $(package)) --output-file requirements.lock --quiet
