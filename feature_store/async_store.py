@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import ArrayLike
 
+from . import layout as layouts
 from . import methods
 from .address import parse
 from .aio import AsyncLinks
@@ -17,6 +18,7 @@ from .core import Core
 from .errors import UnavailableError
 from .ids import Ids
 from .keys import Keys
+from .layout import Wanted
 from .lookup import Found
 from .marks import BlockResult, Source
 from .ops import Op
@@ -32,19 +34,25 @@ class AsyncFeatureStore:
     `store = await AsyncFeatureStore.connect(url)`, or `async with AsyncFeatureStore.connect(url)`.
     """
 
-    def __init__(self, url: str, namespace: str, near_cache_bytes: int) -> None:
+    def __init__(self, url: str, namespace: str, near_cache_bytes: int, wanted: Wanted) -> None:
         address = parse(url)
         self._links = AsyncLinks(address)
         self._keys = Keys(namespace)
-        self._open = (address, namespace, near_cache_bytes)
+        self._open = (address, namespace, near_cache_bytes, wanted)
         self._opened: Core | None = None
 
     @classmethod
     def connect(
-        cls, url: str, *, namespace: str = "ads", near_cache_bytes: int = 0
+        cls,
+        url: str,
+        *,
+        namespace: str = "ads",
+        near_cache_bytes: int = 0,
+        layout: layouts.Name | None = None,
+        expected_ads: float | None = None,
     ) -> "AsyncFeatureStore":
         """See FeatureStore.connect. To be awaited, or entered with `async with`."""
-        return cls(url, namespace, near_cache_bytes)
+        return cls(url, namespace, near_cache_bytes, layouts.wanted(layout, expected_ads))
 
     def __await__(self) -> Generator[Any, None, "AsyncFeatureStore"]:
         return self.__aenter__().__await__()
@@ -114,9 +122,9 @@ class AsyncFeatureStore:
         """See FeatureStore.write."""
         return await self._run(methods.write(self._core, ad_ids, codes, flags, version, sequence))
 
-    async def delete(self, ad_ids: Ids) -> int:
+    async def delete(self, ad_ids: Ids, sequence: int | None = None) -> int:
         """See FeatureStore.delete."""
-        return await self._run(methods.delete(self._core, ad_ids))
+        return await self._run(methods.delete(self._core, ad_ids, sequence))
 
     async def update_flags(self, ad_ids: Ids, set_bits: int = 0, clear_bits: int = 0) -> int:
         """See FeatureStore.update_flags."""

@@ -39,19 +39,22 @@ def carry(core: Core, number: int, deadline: float) -> Op[None]:
         marked = np.frombuffer(blob, np.int64)
         for start in range(0, len(marked), _PART):
             part = marked[start : start + _PART]
-            keys = [core.keys.marks(tag), *record_keys(core.keys, part, [number])]
+            keys = [core.keys.marks(tag), *record_keys(core.keys, core.view, part, [number])]
             stones = tombstones(part, number).tobytes()
             jobs.append(job(scripts.CARRY, tag, keys, part.tobytes(), stones))
     yield from run_jobs(core, jobs, deadline)
 
 
-def begin(core: Core, name: str | None, deadline: float) -> Op[int]:
-    """Number of a version to write to; None: the active one. Makes what is not there yet."""
+def begin(core: Core, name: str | None, deadline: float) -> Op[tuple[View, int]]:
+    """Number of a version to write to (None: the active one), in the versions as they are.
+
+    Makes what is not there yet.
+    """
     # Anew each time: a process that only writes would never hear that another version serves.
     view = yield from refresh(core, deadline)
     while True:
         if name is None and view.active:
-            return view.active
+            return view, view.active
         wanted = catalog.FIRST if name is None else catalog.check_name(name)
         if wanted in view.retiring:
             raise UnknownVersionError(
@@ -59,11 +62,14 @@ def begin(core: Core, name: str | None, deadline: float) -> Op[int]:
             )
         number = view.numbers.get(wanted, 0)
         if number and name is not None:
-            return number
+            return view, number
         last = view.last if number else view.last + 1
         number = number or last
         change = View(b"", number if name is None else view.active, view.previous, last)
-        entries = {wanted: f"{number} {catalog.READY}"}
+        begun = wanted in view.numbers
+        bits = view.bits.get(number if begun else view.active)
+        bits = bits if begun else core.wanted.begin(bits)
+        entries = {wanted: catalog.entry(number, catalog.READY, bits)}
         yield from catalog.commit(core.keys, core.first, view, change, entries, deadline)
         view = yield from refresh(core, deadline)
         if view.numbers.get(wanted) == number:

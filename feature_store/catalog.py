@@ -14,6 +14,7 @@ import numpy as np
 from . import record
 from .errors import ConflictError, InputError, ServerError
 from .keys import Keys
+from .layout import Bits
 from .ops import Node, Op, ask, checked
 from .record import RECORD, SIZE
 from .scripts import COMMIT
@@ -35,6 +36,7 @@ class View:
     revision: int = 0
     numbers: dict[str, int] = field(default_factory=dict)
     retiring: frozenset[str] = frozenset()
+    bits: dict[int, int] = field(default_factory=dict)  # of versions with the compact layout
 
     def name(self, number: int) -> str:
         """Name of a version number; of 0, the name that an empty store begins with."""
@@ -46,6 +48,23 @@ class View:
     def kept(self) -> list[int]:
         """Numbers of all versions whose records must follow blocks and deletes."""
         return sorted(self.numbers.values())
+
+
+def entry(number: int, state: str, bits: Bits) -> str:
+    """A version's value in the registry."""
+    return f"{number} {state}" if bits is None else f"{number} {state} compact {bits}"
+
+
+def _open_entry(value: bytes) -> tuple[int, str, Bits]:
+    words = value.decode("ascii", "replace").split(" ")
+    if len(words) == 2 and words[0].isdigit():
+        return int(words[0]), words[1], None
+    if len(words) == 4 and words[2] == "compact" and words[0].isdigit() and words[3].isdigit():
+        return int(words[0]), words[1], int(words[3])
+    raise ServerError(
+        f"the registry of versions holds {value[:80]!r}, which this release does not know; a "
+        "newer one wrote it, or another program uses this namespace"
+    )
 
 
 def check_name(name: str) -> str:
@@ -100,14 +119,17 @@ def refresh(keys: Keys, node: Node, deadline: float) -> Op[View]:
             return View()
         active, previous, last, revision = open_pointer(raw)
         numbers: dict[str, int] = {}
+        buckets: dict[int, int] = {}
         retiring = set()
         for name, value in zip(pairs[::2], pairs[1::2], strict=True):
             if isinstance(name, bytes) and isinstance(value, bytes):
-                number, _, state = value.decode().partition(" ")
-                numbers[name.decode()] = int(number)
+                number, state, bits = _open_entry(value)
+                numbers[name.decode()] = number
+                if bits is not None:
+                    buckets[number] = bits
                 if state == RETIRING:
                     retiring.add(name.decode())
-        return View(raw, active, previous, last, revision, numbers, frozenset(retiring))
+        return View(raw, active, previous, last, revision, numbers, frozenset(retiring), buckets)
 
 
 def commit(

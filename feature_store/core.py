@@ -16,10 +16,12 @@ from .catalog import View
 from .errors import FeatureStoreError, ServerError, UnavailableError
 from .forks import generation
 from .keys import Keys
+from .layout import Wanted
+from .lua import Script
 from .metrics import LATENCY_BUCKETS
 from .ops import Call, Exchange, Node, Op, Pause, error_of
 from .record import SYNDROMES
-from .scripts import ALL, Script
+from .scripts import ALL
 from .topology import Topology
 from .tracking import NearCache
 from .wire import RepliesReader, Reply, ServerReplyError, command
@@ -43,6 +45,7 @@ class Core:
     mapped_at: float = 0.0
     suspect: bool = False  # whether the cluster's slots may be out of date
     turn: int = 0
+    wanted: Wanted = field(default_factory=Wanted)  # layout of versions that this store begins
 
     latency_us: list[int] = field(default_factory=lambda: [0] * LATENCY_BUCKETS)
     near: NearCache | None = None

@@ -45,6 +45,10 @@ class VersionInUseError(FeatureStoreError):
     """The active version, or the one that a rollback needs, cannot be retired."""
 
 
+class LayoutError(FeatureStoreError):
+    """A version was begun with another layout than this store was opened with."""
+
+
 class ConflictError(FeatureStoreError):
     """Others changed the versions again and again while this change was tried."""
 

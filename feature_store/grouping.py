@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import record
+from .buckets import bucket
+from .catalog import View
 from .keys import Keys, tag_of
 
 CHUNK = 256  # records per script: the server serves nobody else meanwhile
@@ -29,6 +31,11 @@ def by_tag(hashed: record.U64) -> tuple[NDArray[np.intp], NDArray[np.intp], list
     return tag, order, pieces
 
 
-def record_keys(keys: Keys, ids: NDArray[np.int64], numbers: list[int]) -> list[bytes]:
-    """Record keys of every id in every version, id by id."""
-    return [keys.record(ad_id, number) for ad_id in ids.tolist() for number in numbers]
+def record_keys(keys: Keys, view: View, ids: NDArray[np.int64], numbers: list[int]) -> list[bytes]:
+    """Where every id lies in every version, id by id: its record's key, or its bucket's."""
+    layouts = [(number, view.bits.get(number)) for number in numbers]
+    return [
+        keys.record(ad_id, number) if bits is None else bucket(keys, ad_id, number, bits)
+        for ad_id in ids.tolist()
+        for number, bits in layouts
+    ]

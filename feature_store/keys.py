@@ -104,6 +104,10 @@ class Keys:
         """Hash of record counts of a tag: version number -> count."""
         return f"{self.namespace}:counts{{{tags()[tag]}}}".encode()
 
+    def ended(self, tag: int) -> bytes:
+        """Hash of deleted ads' sequences of a tag: id and version (10 bytes) -> 10 bytes."""
+        return f"{self.namespace}:ended{{{tags()[tag]}}}".encode()
+
     def elements(self, ids: NDArray[np.int64], tag: NDArray[np.intp], version: int) -> np.ndarray:
         """Record keys of ids (n,) as RESP command elements, one fixed-width row each."""
         raw = np.empty((len(ids), self._element.itemsize), np.uint8)

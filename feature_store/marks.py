@@ -52,7 +52,7 @@ def mark(
             stones = np.empty((len(part), len(numbers)), record.RECORD)
             for column, number in enumerate(numbers):
                 stones[:, column] = tombstones(part, number)
-            keys = [core.keys.marks(owner), *record_keys(core.keys, part, numbers)]
+            keys = [core.keys.marks(owner), *record_keys(core.keys, view, part, numbers)]
             arguments = (len(numbers), part.tobytes(), stones.tobytes())
             on, off = (0, bits) if clear else (bits, 0)
             jobs.append(job(scripts.MARK, owner, keys, *arguments, on, off, reason))

@@ -15,6 +15,7 @@ from .core import TIMEOUT_S, Core, Job, run_jobs
 from .errors import InputError
 from .ids import Ids, check_codes, check_flags, check_ids, check_sequence
 from .keys import Keys
+from .layout import Wanted
 from .lookup import Found
 from .ops import Op
 from .wire import Reply, command
@@ -25,7 +26,7 @@ rollback = versions.rollback
 retire = versions.retire
 
 
-def open_core(address: Address, namespace: str, near_cache_bytes: int) -> Op[Core]:
+def open_core(address: Address, namespace: str, near_cache_bytes: int, wanted: Wanted) -> Op[Core]:
     """Find the servers and read the versions. Raises what stops that."""
     keys = Keys(namespace)
     if not isinstance(near_cache_bytes, int) or near_cache_bytes < 0:
@@ -33,6 +34,7 @@ def open_core(address: Address, namespace: str, near_cache_bytes: int) -> Op[Cor
     deadline = time.monotonic() + TIMEOUT_S
     core = Core(address, keys, (yield from topology.discover(address, None, deadline)))
     core.near_bytes = near_cache_bytes
+    core.wanted = wanted
     core.view = yield from catalog.refresh(keys, core.first, deadline)
     core.near_cache()
     return core
@@ -70,9 +72,10 @@ def write(
     return (yield from writes.write(core, rows, version))
 
 
-def delete(core: Core, ad_ids: Ids) -> Op[int]:
+def delete(core: Core, ad_ids: Ids, sequence: int | None) -> Op[int]:
     """See FeatureStore.delete."""
-    return (yield from writes.delete(core, check_ids(ad_ids)))
+    check_sequence(sequence, 1)
+    return (yield from writes.delete(core, check_ids(ad_ids), sequence))
 
 
 def update_flags(core: Core, ad_ids: Ids, set_bits: int, clear_bits: int) -> Op[int]:

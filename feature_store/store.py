@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from numpy.typing import ArrayLike
 
+from . import layout as layouts
 from . import methods
 from .address import parse
 from .core import Core
@@ -36,17 +37,27 @@ class FeatureStore:
 
     @classmethod
     def connect(
-        cls, url: str, *, namespace: str = "ads", near_cache_bytes: int = 0
+        cls,
+        url: str,
+        *,
+        namespace: str = "ads",
+        near_cache_bytes: int = 0,
+        layout: layouts.Name | None = None,
+        expected_ads: float | None = None,
     ) -> "FeatureStore":
         """Open a store.
 
         `url`: redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://.
-        `near_cache_bytes` bounds the cache in this process; 0 is none.
-        Raises AddressError, UnavailableError, AccessError.
+        `near_cache_bytes` bounds the cache in this process; 0 is none. `layout` is that of the
+        versions that this store begins: "default" is fast, "compact" takes less than half the
+        memory and needs `expected_ads`, a catalogue's size; None begins them as the active one
+        is. All versions are read as they were begun, whatever is said here.
+        Raises InputError, AddressError, UnavailableError, AccessError.
         """
         address = parse(url)
         links = Links(address)
-        core = links.run(methods.open_core(address, namespace, near_cache_bytes))
+        wanted = layouts.wanted(layout, expected_ads)
+        core = links.run(methods.open_core(address, namespace, near_cache_bytes, wanted))
         return cls(core, links)
 
     def __enter__(self) -> "FeatureStore":
@@ -116,9 +127,14 @@ class FeatureStore:
         """
         return self._run(methods.write(self._core, ad_ids, codes, flags, version, sequence))
 
-    def delete(self, ad_ids: Ids) -> int:
-        """Remove ads from every version; how many there were. A human's block mark stays."""
-        return self._run(methods.delete(self._core, ad_ids))
+    def delete(self, ad_ids: Ids, sequence: int | None = None) -> int:
+        """Remove ads from every version; how many there were. A human's block mark stays.
+
+        For 15 minutes an ad's sequence outlives it: a write with a lower one, begun before, does
+        not bring it back. `sequence` is the delete's own, where it is higher; a record with a
+        higher one stays.
+        """
+        return self._run(methods.delete(self._core, ad_ids, sequence))
 
     def update_flags(self, ad_ids: Ids, set_bits: int = 0, clear_bits: int = 0) -> int:
         """Set and clear flag bits, atomically per ad, in every version; how many changed."""

@@ -144,7 +144,8 @@ def retire(core: Core, name: str) -> Op[int]:
                 f"version {name!r} is being served; activate another one before retiring it"
             )
         previous = 0 if view.previous == number else view.previous
-        return replace(view, previous=previous), {name: f"{number} {RETIRING}"}
+        entry = catalog.entry(number, RETIRING, view.bits.get(number))
+        return replace(view, previous=previous), {name: entry}
 
     yield from _change(core, begin)
     removed = 0

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from . import record, scripts
+from . import record, write_scripts
 from .begin import begin
-from .core import TIMEOUT_S, Core, Job, job, refresh, run_jobs
+from .core import TIMEOUT_S, Core, job, refresh, run_jobs
 from .grouping import by_tag, record_keys
 from .ops import Op
-from .record import SYNDROMES
-from .wire import Reply, command
+from .wire import Reply
+from .write_jobs import Batch, write_jobs
 
-_SLICE = 16384  # records per exchange
+_SLICE = 1 << 18  # records that are put in order at a time
+_EXCHANGE = 64  # runs of scripts per exchange, of at most CHUNK records each
+ENDED_S = 900  # how long a deleted ad's sequence is remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,22 @@ class Rows:
 
 def write(core: Core, rows: Rows, version: str | None) -> Op[WriteResult]:
     """Store rows under a version (None: the active one)."""
-    number = yield from begin(core, version, time.monotonic() + TIMEOUT_S)
-    name = core.view.name(number)
+    view, number = yield from begin(core, version, time.monotonic() + TIMEOUT_S)
+    name, bits = view.name(number), view.bits.get(number)
+    core.wanted.check(name, bits)
     total = len(rows.ids)
     ignored = 0
     for start in range(0, total, _SLICE):
-        part = _last_of_each(rows.part(slice(start, start + _SLICE)))
-        jobs = _write_jobs(core, part, number)
-        answers = yield from run_jobs(core, jobs, time.monotonic() + TIMEOUT_S)
-        ignored += sum(_second(answer) for answer in answers)
+        part, hashed = _in_order(rows.part(slice(start, start + _SLICE)))
+        sealed = _seal(part, number)
+        batch = Batch(part.ids, hashed, sealed, part.sequence is not None, number, bits)
+        jobs = write_jobs(core.keys, batch)
+        exchanges = -(-len(jobs) // _EXCHANGE)
+        for i in range(exchanges):
+            # Every so-manieth, so that each exchange keeps all nodes of a cluster at work.
+            some = jobs[i::exchanges]
+            answers = yield from run_jobs(core, some, time.monotonic() + TIMEOUT_S)
+            ignored += sum(_second(answer) for answer in answers)
     return WriteResult(name, total - ignored, ignored)
 
 
@@ -63,70 +72,49 @@ def _second(answer: Reply) -> int:
     return int(answer[1]) if isinstance(answer, list) and isinstance(answer[1], int) else 0
 
 
-def _last_of_each(rows: Rows) -> Rows:
-    """Of rows about the same id, keep the one that would win if they came one by one."""
-    n = len(rows.ids)
-    order = np.lexsort(
-        (np.arange(n), rows.sequence if rows.sequence is not None else np.zeros(n), rows.ids)
-    )
-    ids = rows.ids[order]
-    last = np.append(ids[1:] != ids[:-1], True) if n else np.empty(0, np.bool_)
-    return rows if last.all() else rows.part(np.sort(order[last]))
+def _in_order(rows: Rows) -> tuple[Rows, record.U64]:
+    """The rows by hash, so that those of a tag and of a bucket stand together, and their hashes.
+
+    Of rows about the same id the one is kept that would win if they came one by one.
+    """
+    hashed = record.hash_ids(rows.ids)
+    order = np.argsort(hashed)
+    ordered = hashed[order]
+    if len(ordered) > 1 and bool((ordered[1:] == ordered[:-1]).any()):
+        n = len(rows.ids)
+        sequence = rows.sequence if rows.sequence is not None else np.zeros(n)
+        order = np.lexsort((np.arange(n), sequence, hashed))
+        ordered = hashed[order]
+        last = np.append(ordered[1:] != ordered[:-1], True)
+        order, ordered = order[last], ordered[last]
+    return rows.part(order), ordered
 
 
-def _write_jobs(core: Core, rows: Rows, number: int) -> list[Job]:
-    tag, order, pieces = by_tag(record.hash_ids(rows.ids))
-    rows = rows.part(order)
-    n = len(rows.ids)
-    sequenced = rows.sequence is not None
-    control = record.sequence_bits(rows.sequence if rows.sequence is not None else 0, n)
-    sealed = record.encode(rows.ids, rows.codes, rows.flags, number, control)
-    elements = core.keys.elements(rows.ids, tag, number)
-    tail = b"$1\r\n1\r\n" if sequenced else b"$1\r\n0\r\n"
-    middle = b"$%d\r\n%b\r\n%b" % (len(SYNDROMES), SYNDROMES, command(number)[4:])
-    jobs = []
-    for piece in pieces:
-        count = piece.stop - piece.start
-        owner = int(tag[piece.start])
-        head = command(
-            "EVALSHA", scripts.WRITE.sha, count + 2, core.keys.marks(owner), core.keys.counts(owner)
-        )
-        payload = b"*%d\r\n%b%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
-            count + 10,
-            head[4:],
-            elements[piece].tobytes(),
-            middle,
-            8 * count,
-            rows.ids[piece].tobytes(),
-            record.SIZE * count,
-            sealed[piece].tobytes(),
-            tail,
-        )
-        jobs.append(Job(owner, payload))
-    return jobs
+def _seal(rows: Rows, number: int) -> np.ndarray:
+    sequence = 0 if rows.sequence is None else rows.sequence
+    control = record.sequence_bits(sequence, len(rows.ids))
+    return record.encode(rows.ids, rows.codes, rows.flags, number, control)
 
 
-def _everywhere(core: Core) -> Op[list[int]]:
-    """Numbers of all kept versions, read now."""
-    view = yield from refresh(core, time.monotonic() + TIMEOUT_S)
-    return view.kept()
-
-
-def delete(core: Core, ids: NDArray[np.int64]) -> Op[int]:
+def delete(core: Core, ids: NDArray[np.int64], sequence: int | None) -> Op[int]:
     """Remove ads from every version; how many there were. Human block marks stay."""
-    numbers = yield from _everywhere(core)
+    view = yield from refresh(core, time.monotonic() + TIMEOUT_S)
+    numbers = view.kept()
     tag, order, pieces = by_tag(record.hash_ids(ids))
     jobs = [
         job(
-            scripts.DELETE,
+            write_scripts.DELETE,
             int(tag[piece.start]),
             [
                 core.keys.marks(int(tag[piece.start])),
                 core.keys.counts(int(tag[piece.start])),
-                *record_keys(core.keys, ids[order[piece]], numbers),
+                core.keys.ended(int(tag[piece.start])),
+                *record_keys(core.keys, view, ids[order[piece]], numbers),
             ],
             len(numbers),
             ids[order[piece]].tobytes(),
+            "" if sequence is None else sequence,
+            ENDED_S,
             *numbers,
         )
         for piece in pieces
@@ -137,15 +125,18 @@ def delete(core: Core, ids: NDArray[np.int64]) -> Op[int]:
 
 def update_flags(core: Core, ids: NDArray[np.int64], set_bits: int, clear_bits: int) -> Op[int]:
     """Set and clear flag bits of ads in every version; how many records changed."""
-    numbers = yield from _everywhere(core)
+    view = yield from refresh(core, time.monotonic() + TIMEOUT_S)
+    numbers = view.kept()
     if not numbers:
         return 0
     tag, order, pieces = by_tag(record.hash_ids(ids))
     jobs = [
         job(
-            scripts.FLAGS,
+            write_scripts.FLAGS,
             int(tag[piece.start]),
-            record_keys(core.keys, ids[order[piece]], numbers),
+            record_keys(core.keys, view, ids[order[piece]], numbers),
+            len(numbers),
+            ids[order[piece]].tobytes(),
             set_bits,
             clear_bits,
         )
