@@ -98,12 +98,12 @@ class AsyncFeatureStore:
     @property
     def counters(self) -> dict[str, int]:
         """See FeatureStore.counters."""
-        return dict(self._core.counters)
+        return dict(self._core.tallies.sum().events)
 
     @property
     def latency_us(self) -> list[int]:
         """Lookups by latency: entry i counts those of 2^(i-1) to 2^i microseconds."""
-        return list(self._core.latency_us)
+        return self._core.tallies.sum().latency_us
 
     async def lookup(
         self, ad_ids: Ids, version: str | None = None, deadline: float | None = None

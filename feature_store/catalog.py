@@ -17,6 +17,7 @@ from .keys import Keys
 from .layout import Bits
 from .ops import Node, Op, ask, checked
 from .record import RECORD, SIZE
+from .redirect import each
 from .scripts import COMMIT
 from .wire import command
 
@@ -44,6 +45,10 @@ class View:
             if known == number:
                 return name
         return FIRST if number == 0 else f"#{number}"
+
+    def served(self, name: str) -> int:
+        """Number of a version that can be read; 0 if there is none, or it is being retired."""
+        return 0 if name in self.retiring else self.numbers.get(name, 0)
 
     def kept(self) -> list[int]:
         """Numbers of all versions whose records must follow blocks and deletes."""
@@ -105,14 +110,11 @@ def open_pointer(raw: bytes) -> tuple[int, int, int, int]:
 
 def refresh(keys: Keys, node: Node, deadline: float) -> Op[View]:
     """Read pointer and registry as they stood at one moment."""
-    payload = (
-        command("GET", keys.pointer)
-        + command("HGETALL", keys.registry)
-        + command("GET", keys.pointer)
-    )
+    pointer = command("GET", keys.pointer)
+    asked = [(node, pointer), (node, command("HGETALL", keys.registry)), (node, pointer)]
     while True:
-        replies = yield from ask(node, payload, 3, deadline)
-        raw, pairs, again = checked(replies, node)
+        # In a cluster their slot may be moving; no change is made while they are apart.
+        raw, pairs, again = checked((yield from each(asked, deadline)), node)
         if raw != again or not isinstance(pairs, list):
             continue
         if not isinstance(raw, bytes):

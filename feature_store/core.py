@@ -15,19 +15,20 @@ from .address import Address
 from .catalog import View
 from .errors import FeatureStoreError, ServerError, UnavailableError
 from .forks import generation
+from .health import Health
 from .keys import Keys
 from .layout import Wanted
 from .lua import Script
-from .metrics import LATENCY_BUCKETS
 from .ops import Call, Exchange, Node, Op, Pause, error_of
 from .record import SYNDROMES
 from .scripts import ALL
+from .tally import LATENCY_BUCKETS, Tallies
 from .topology import Topology
 from .tracking import NearCache
 from .wire import RepliesReader, Reply, ServerReplyError, command
 
 TIMEOUT_S = 5.0  # for everything but lookups
-WARN_S = 10.0  # between two warnings about corrupt rows
+WARN_S = 10.0  # between two warnings of a kind
 _RETRY_S = 0.02
 _log = logging.getLogger("feature_store")
 _PASSING = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "BUSY")
@@ -41,21 +42,28 @@ class Core:
     keys: Keys
     map: Topology
     view: View = field(default_factory=View)
-    counters: Counter[str] = field(default_factory=Counter)
-    mapped_at: float = 0.0
-    suspect: bool = False  # whether the cluster's slots may be out of date
-    turn: int = 0
+    tallies: Tallies = field(default_factory=Tallies)
+    reading: Topology = field(init=False)  # the map without silent nodes: what lookups use
+    health: Health = field(init=False)
     wanted: Wanted = field(default_factory=Wanted)  # layout of versions that this store begins
-
-    latency_us: list[int] = field(default_factory=lambda: [0] * LATENCY_BUCKETS)
     near: NearCache | None = None
     near_bytes: int = 0
-    warned_at: float = 0.0
+    warned_at: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reading = self.map
+        self.health = Health(self)
 
     def close(self) -> None:
         """Stop what runs in the background."""
+        self.health.close()
         if self.near is not None:
             self.near.close()
+
+    @property
+    def counters(self) -> Counter[str]:
+        """This thread's events, to be counted on; `tallies` has the sums."""
+        return self.tallies.mine().events
 
     def near_cache(self) -> NearCache | None:
         """The near cache of this process: a forked child begins its own."""
@@ -66,25 +74,33 @@ class Core:
     def count_lookup(self, n: int, seconds: float) -> None:
         """Count a lookup of n ids; latency by powers of two of a microsecond."""
         microseconds = int(seconds * 1e6)
-        counters = self.counters
-        counters["lookups"] += 1
-        counters["ids"] += n
-        counters["lookup us"] += microseconds
-        self.latency_us[min(microseconds.bit_length(), LATENCY_BUCKETS - 1)] += 1
+        tally = self.tallies.mine()
+        events = tally.events
+        events["lookups"] += 1
+        events["ids"] += n
+        events["lookup us"] += microseconds
+        tally.latency_us[min(microseconds.bit_length(), LATENCY_BUCKETS - 1)] += 1
 
     def report_corrupt(self, count: int) -> None:
         """Count rows whose bytes are not what this store wrote, and say so now and then."""
         self.counters["corrupt"] += count
+        self._warn(
+            "corrupt",
+            f"{count} rows under namespace {self.keys.namespace} are foreign or corrupt; they are "
+            "answered as MISS. `python -m feature_store doctor` tells more.",
+        )
+
+    def report_failure(self, node: Node, reason: object) -> None:
+        """Count a lookup that a node did not answer, have the node watched, and say so."""
+        self.counters["unavailable"] += 1
+        self.health.doubt(node)
+        self._warn("unavailable", f"rows of {node} are UNAVAILABLE: {reason}")
+
+    def _warn(self, kind: str, text: str) -> None:
         now = time.monotonic()
-        if now > self.warned_at + WARN_S:
-            self.warned_at = now
-            _log.warning(
-                "%d rows under namespace %s are foreign or corrupt (%d so far); they are answered "
-                "as MISS. `python -m feature_store doctor` tells more.",
-                count,
-                self.keys.namespace,
-                self.counters["corrupt"],
-            )
+        if now > self.warned_at.get(kind, -WARN_S) + WARN_S:
+            self.warned_at[kind] = now
+            _log.warning("%s (said once in %d s)", text, WARN_S)
 
     @property
     def first(self) -> Node:
@@ -109,8 +125,7 @@ def job(script: Script, tag: int, keys: list[bytes], *args: bytes | str | int) -
 
 def remap(core: Core, deadline: float) -> Op[None]:
     """Find out anew which node owns what."""
-    core.map = yield from topology.discover(core.address, core.map, deadline)
-    core.mapped_at = time.monotonic()
+    core.health.adopt((yield from topology.discover(core.address, core.map, deadline)))
 
 
 def patiently(core: Core, attempt: "Callable[[], Op[object]]", deadline: float) -> Op[object]:

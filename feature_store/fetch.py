@@ -37,11 +37,14 @@ def fetch(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> O
     if known is not None:
         core.counters["near hits"] += known.hits
         core.counters["near misses"] += len(ids) - known.hits
-        if known.hits == len(ids):
+        if known.hits == len(ids) and not near.pointer_changed:
             return Fetched(Decoded(known.codes, known.flags, known.status, known.hit), None)
         left = np.flatnonzero(~known.hit)
         asked = ids[left]
+    near.pointer_changed = False
     fetched = yield from _from_store(core, asked, number, deadline)
+    if fetched.pointer is None:
+        near.pointer_changed = True  # it may have; whoever reads it next will know
     lost = bool((fetched.rows.status == Status.UNAVAILABLE).any())
     if watched and not lost:
         near.table.put(asked, number, fetched.rows, moment)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from . import catalog
 from .catalog import FIRST
 from .core import Core, refresh
 from .errors import FeatureStoreError, UnknownVersionError
@@ -36,20 +37,17 @@ def default_deadline(n: int) -> float:
 
 def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: float) -> Op[Found]:
     """Read the rows of ids (n,). `deadline` is in time.monotonic seconds."""
-    if version is not None and version not in core.view.numbers:
+    if version is not None and not core.view.served(version):
         yield from _learn(core, version, deadline)
     for attempt in range(_TRIES):
-        if core.near is not None and core.near.pointer_changed:
-            core.near.pointer_changed = False
-            yield from _follow(core, deadline)
         view = core.view
-        number = view.active if version is None else view.numbers.get(version, 0)
+        number = view.active if version is None else view.served(version)
         read = yield from fetch(core, ids, number, deadline)
         if read.pointer is not None and read.pointer != view.raw:
             known = yield from _follow(core, deadline)
-            if known and version is not None and version not in core.view.numbers:
+            now = core.view.active if version is None else core.view.served(version)
+            if known and version is not None and not now:
                 raise unknown(core, version)
-            now = core.view.active if version is None else core.view.numbers.get(version, 0)
             if now != number and attempt < _TRIES - 1:
                 continue
         break
@@ -59,8 +57,11 @@ def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: fl
 
 def unknown(core: Core, version: str) -> UnknownVersionError:
     """The error for a version that is not kept."""
-    kept = ", ".join(sorted(core.view.numbers)) or "none"
-    return UnknownVersionError(f"no version {version!r} is kept in the store; kept: {kept}")
+    kept = ", ".join(name for name in sorted(core.view.numbers) if core.view.served(name))
+    return UnknownVersionError(
+        f"no version {version!r} is kept in the store; kept: {kept or 'none'}. `store.versions()` "
+        "lists them; writing to a new name begins a version."
+    )
 
 
 def _learn(core: Core, version: str, deadline: float) -> Op[None]:
@@ -70,16 +71,16 @@ def _learn(core: Core, version: str, deadline: float) -> Op[None]:
     except FeatureStoreError as error:
         core.counters[f"refresh {type(error).__name__}"] += 1
         return
-    if version not in core.view.numbers:
+    if not core.view.served(version):
         if version == FIRST and not core.view.numbers:
             return  # an empty store: everything is MISS
         raise unknown(core, version)
 
 
 def _follow(core: Core, deadline: float) -> Op[bool]:
-    """Read the versions anew; whether somebody answered."""
+    """Read the versions anew, in one try: a lookup does not wait; whether somebody answered."""
     try:
-        yield from refresh(core, deadline)
+        core.view = yield from catalog.refresh(core.keys, core.first, deadline)
         return True
     except FeatureStoreError as error:
         core.counters[f"refresh {type(error).__name__}"] += 1

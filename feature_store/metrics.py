@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 from .errors import MissingExtraError
 
-LATENCY_BUCKETS = 24  # powers of two of a microsecond: up to 8 s
-
 
 class Counted(Protocol):
     """Either store."""

@@ -6,7 +6,7 @@ stopped it. It yields a `Pause` to wait. What it returns is the operation's answ
 async share all logic, and differ only in two small drivers.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -51,6 +51,7 @@ class Pause:
 
 
 Outcome = FeatureStoreError | None
+Answer = Reply | FeatureStoreError  # of one command: a reply, an error line, what stopped it
 Op = Generator[Exchange | Pause, list[Outcome], T]
 
 
@@ -71,14 +72,27 @@ def error_of(line: str, node: Node | str) -> FeatureStoreError:
             f"{node} refused: {line}. Check user and password in the URL, and the user's ACL "
             "(docs/wire_format.md lists the commands and keys that are needed)."
         )
-    if word in ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "TRYAGAIN", "BUSY", "MOVED"):
+    if word in (
+        "LOADING",
+        "CLUSTERDOWN",
+        "MASTERDOWN",
+        "READONLY",
+        "TRYAGAIN",
+        "BUSY",
+        "MOVED",
+        "ASK",
+    ):
         return UnavailableError(f"{node} cannot answer now: {line}. Try again shortly.")
     return ServerError(f"{node} answered with an unexpected error: {line}")
 
 
-def checked(replies: list[Reply], node: Node) -> list[Reply]:
+def checked(answers: Sequence[Answer], node: Node) -> list[Reply]:
     """The replies, if none is an error."""
-    for reply in replies:
-        if isinstance(reply, ServerReplyError):
-            raise error_of(reply, node)
+    replies: list[Reply] = []
+    for answer in answers:
+        if isinstance(answer, FeatureStoreError):
+            raise answer
+        if isinstance(answer, ServerReplyError):
+            raise error_of(answer, node)
+        replies.append(answer)
     return replies

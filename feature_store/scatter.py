@@ -4,7 +4,7 @@ In: ids (n,). Out: rows in their order. A node that fails makes its own rows una
 others; a slot that has moved, or is being moved, is read again from where it is now.
 """
 
-import time
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -16,54 +16,66 @@ from .keys import TAGS, tag_of
 from .ops import Call, Exchange, Node, Op
 from .reading import Rows
 from .record import RECORD, SIZE, hash_ids
+from .redirect import each, target
 from .rows import RowsReader
-from .topology import slots_of
-from .wire import RepliesReader, ServerReplyError, command
+from .topology import SLOTS
+from .wire import ServerReplyError, command
 
-REMAP_S = 0.1  # between two looks at the slots while something is wrong
-_ASKING = command("ASKING")
+_MOVING = ("MOVED", "ASK", "TRYAGAIN")
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Rows that a node did not read, and why; `first`: the pointer was asked for as well."""
+
+    rows: NDArray[np.intp]
+    first: bool
+    node: Node
+    line: str
 
 
 def read(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op[Rows]:
     """Read records (n,) and the pointer."""
     n = len(ids)
+    where = core.reading
     tag = tag_of(hash_ids(ids))
-    owner = core.map.owner[tag]
+    owner = where.owner[tag]
     order = np.argsort(owner * TAGS + tag, kind="stable")
     out = Rows(np.zeros(n, RECORD), np.zeros(n, np.bool_), owner < 0, None)
-    nodes = _groups(core, tag[order], owner[order])
+    core.counters["unavailable"] += where.partial
+    nodes = _groups(where.owner, tag[order], owner[order])
     elements = core.keys.elements(ids[order], tag[order], number)
     readers = [
         RowsReader([part.stop - part.start + first for part, first in parts])
         for parts in nodes.values()
     ]
     calls = [
-        Call(core.map.nodes[index], _payload(core, elements, parts), reader)
+        Call(where.nodes[index], _payload(core, elements, parts), reader)
         for (index, parts), reader in zip(nodes.items(), readers, strict=True)
     ]
-    slots = _slots_call(core)
-    outcomes = yield Exchange(calls + ([slots] if slots else []), deadline)
-    if slots and outcomes[-1] is None:
-        _adopt(core, slots)
-    again: list[tuple[NDArray[np.intp], str]] = []
-    for parts, reader, outcome in zip(nodes.values(), readers, outcomes, strict=False):
+    outcomes = (yield Exchange(calls, deadline)) if calls else []
+    refused: list[_Refused] = []
+    for (index, parts), reader, outcome in zip(nodes.items(), readers, outcomes, strict=True):
+        node = where.nodes[index]
         if outcome is not None:
-            core.counters["unavailable"] += 1
-            core.suspect = True
-            reader.errors = dict.fromkeys(range(len(parts)), "UNAVAILABLE")
-        again += _collect(out, order, parts, reader)
-    for rows, line in again:
-        if line.startswith(("MOVED", "ASK", "TRYAGAIN")):
-            core.suspect |= line.startswith("MOVED")
-            yield from _follow(core, ids, number, (rows, line, out), deadline)
-        else:
-            core.suspect = True
-            _lose(out, rows)
+            core.report_failure(node, outcome)
+            reader.errors = dict.fromkeys(range(len(parts)), "")
+        refused += _collect(out, order, node, parts, reader)
+    for one in refused:
+        if out.unavailable is not None:
+            out.unavailable[one.rows] = True
+        if one.line.startswith("MOVED"):
+            core.health.moved()
+        elif one.line and not one.line.startswith(_MOVING):
+            core.report_failure(one.node, one.line)
+    moving = [one for one in refused if one.line.startswith(_MOVING)]
+    if moving:
+        yield from _follow(core, ids, number, (moving, out), deadline)
     return out
 
 
 def _groups(
-    core: Core, tag: NDArray[np.intp], owner: NDArray[np.intp]
+    owners: SLOTS, tag: NDArray[np.intp], owner: NDArray[np.intp]
 ) -> dict[int, list[tuple[slice, bool]]]:
     """Node index -> its tags' slices of the sorted rows; True: the pointer is read along."""
     groups: dict[int, list[tuple[slice, bool]]] = {}
@@ -76,8 +88,8 @@ def _groups(
         first = int(tag[start]) == 0
         with_pointer |= first
         groups.setdefault(int(owner[start]), []).append((slice(start, stop), first))
-    if not with_pointer and core.map.owner[0] >= 0:
-        groups.setdefault(int(core.map.owner[0]), []).append((slice(0, 0), True))
+    if not with_pointer and owners[0] >= 0:
+        groups.setdefault(int(owners[0]), []).append((slice(0, 0), True))
     return groups
 
 
@@ -94,9 +106,13 @@ def _payload(core: Core, elements: np.ndarray, parts: list[tuple[slice, bool]]) 
 
 
 def _collect(
-    out: Rows, order: NDArray[np.intp], parts: list[tuple[slice, bool]], reader: RowsReader
-) -> list[tuple[NDArray[np.intp], str]]:
-    """Put a node's rows where they belong; (rows, error line) of what it refused."""
+    out: Rows,
+    order: NDArray[np.intp],
+    node: Node,
+    parts: list[tuple[slice, bool]],
+    reader: RowsReader,
+) -> list[_Refused]:
+    """Put a node's rows where they belong; what it refused."""
     refused = []
     at = 0
     for group, (part, first) in enumerate(parts):
@@ -104,7 +120,7 @@ def _collect(
         rows = order[part]
         line = reader.errors.get(group)
         if line is not None:
-            refused.append((rows, line))
+            refused.append(_Refused(rows, first, node, line))
         else:
             read = slice(at, at + count)
             out.rows[rows] = reader.rows[read]
@@ -117,49 +133,36 @@ def _collect(
     return refused
 
 
-def _lose(out: Rows, rows: NDArray[np.intp]) -> None:
-    if out.unavailable is not None:
-        out.unavailable[rows] = True
-
-
 def _follow(
     core: Core,
     ids: NDArray[np.int64],
     number: int,
-    refused: tuple[NDArray[np.intp], str, Rows],
+    refused: tuple[list[_Refused], Rows],
     deadline: float,
 ) -> Op[None]:
-    """Read a slot's keys one by one: from its new owner, or from both while it is moving."""
-    rows, line, out = refused
-    _lose(out, rows)
-    if not len(rows):
-        return
-    keys = [core.keys.record(ad_id, number) for ad_id in ids[rows].tolist()]
-    words = line.split(" ")
-    tag = int(tag_of(hash_ids(ids[rows[:1]]))[0])
-    node = _node(words[2], core.map.node(tag)) if words[0] == "MOVED" else core.map.node(tag)
-    left = list(range(len(keys)))
-    asking = False
-    for _ in range(8):
-        payload = b"".join((_ASKING if asking else b"") + command("GET", keys[i]) for i in left)
-        reader = RepliesReader(len(left) * (1 + asking))
-        (outcome,) = yield Exchange([Call(node, payload, reader)], deadline)
-        if outcome is not None:
-            return
-        replies = reader.replies[1::2] if asking else reader.replies
-        target: Node | None = None
-        missing = []
-        for i, reply in zip(left, replies, strict=True):
-            if isinstance(reply, ServerReplyError):
-                missing.append(i)
-                parts = reply.split(" ")
-                if parts[0] in ("ASK", "MOVED"):
-                    target, asking = _node(parts[2], node), parts[0] == "ASK"
+    """Read keys of moved or moving slots one by one, all side by side, where they are now."""
+    moving, out = refused
+    asked: list[tuple[Node, bytes]] = []
+    places: list[int] = []  # the row that an answer is for; -1: the pointer
+    for part in moving:
+        there = target(part.line, part.node) if part.line.startswith("MOVED") else None
+        node = part.node if there is None else there[0]
+        for row in part.rows.tolist():
+            asked.append((node, command("GET", core.keys.record(int(ids[row]), number))))
+            places.append(row)
+        if part.first:
+            asked.append((node, command("GET", core.keys.pointer)))
+            places.append(-1)
+    answers = yield from each(asked, deadline)
+    for (node, _), row, answer in zip(asked, places, answers, strict=True):
+        if isinstance(answer, FeatureStoreError):
+            core.report_failure(node, answer)
+        elif not isinstance(answer, ServerReplyError):
+            value = answer if isinstance(answer, bytes) else None
+            if row < 0:
+                out.pointer = value or b""
             else:
-                _place(out, int(rows[i]), reply if isinstance(reply, bytes) else None)
-        if target is None:
-            return
-        node, left = target, missing
+                _place(out, row, value)
 
 
 def _place(out: Rows, row: int, value: bytes | None) -> None:
@@ -168,28 +171,3 @@ def _place(out: Rows, row: int, value: bytes | None) -> None:
         out.present[row] = value is not None
         if value is not None and len(value) == SIZE:
             out.rows[row] = np.frombuffer(value, RECORD)[0]
-
-
-def _node(text: str, asked: Node) -> Node:
-    host, _, port = text.rpartition(":")
-    return Node(host or asked.host, int(port))
-
-
-def _slots_call(core: Core) -> Call | None:
-    """While something is wrong, ask one node after another for the slots, beside the reading."""
-    now = time.monotonic()
-    if not core.suspect or now < core.mapped_at + REMAP_S:
-        return None
-    core.mapped_at = now
-    core.turn += 1
-    node = core.map.nodes[core.turn % len(core.map.nodes)]
-    return Call(node, command("CLUSTER", "SLOTS"), RepliesReader(1))
-
-
-def _adopt(core: Core, call: Call) -> None:
-    if isinstance(call.reader, RepliesReader):
-        try:
-            core.map = slots_of(call.reader.replies[0], call.node)
-            core.suspect = False
-        except FeatureStoreError as error:
-            core.counters[f"remap {type(error).__name__}"] += 1

@@ -4,22 +4,17 @@ In: ids (n,). Out: rows in their order. A single server executes it at one momen
 records belong together.
 """
 
-import time
-
 import numpy as np
 from numpy.typing import NDArray
 
 from . import compiled
 from .compiled import INCOMPLETE, Fast
-from .core import Core, remap
-from .errors import FeatureStoreError
+from .core import Core
 from .keys import Keys, tag_of
 from .ops import Call, Exchange, Op
 from .reading import Rows
 from .record import CODES, RECORD, SIZE, Decoded, hash_ids
 from .rows import RowsReader
-
-REMAP_S = 0.1  # between two searches for a node's successor
 
 
 class CompiledReader:
@@ -63,18 +58,21 @@ class CompiledReader:
 
 def read(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op[Rows]:
     """Read records (n,) and the pointer."""
+    if core.reading.partial:  # the server is silent just now
+        core.counters["unavailable"] += 1
+        return _unavailable(len(ids))
+    node = core.reading.nodes[0]
     fast = compiled.fast
     payload = request(core.keys, ids, number, fast)
     reader = RowsReader([len(ids) + 1]) if fast is None else CompiledReader(fast, ids, number)
-    (outcome,) = yield Exchange([Call(core.map.nodes[0], payload, reader)], deadline)
+    (outcome,) = yield Exchange([Call(node, payload, reader)], deadline)
     if isinstance(reader, CompiledReader):
         if outcome is None and reader.careful is None:
             return Rows(_NONE, None, None, reader.pointer, reader.decoded)
         reader = reader.careful or RowsReader([len(ids) + 1])
     if outcome is not None or reader.errors:
-        core.counters["unavailable"] += 1
-        yield from _succeed(core, deadline)
-        return Rows(np.zeros(len(ids), RECORD), None, np.ones(len(ids), np.bool_), None)
+        core.report_failure(node, outcome or reader.errors[0])
+        return _unavailable(len(ids))
     present = reader.present
     pointer = b"" if present is not None and not present[-1] else reader.rows[-1].tobytes()
     return Rows(reader.rows[:-1], None if present is None else present[:-1], None, pointer)
@@ -91,12 +89,5 @@ def request(keys: Keys, ids: NDArray[np.int64], number: int, fast: Fast | None) 
     return b"*%d\r\n$4\r\nMGET\r\n%b%b" % (len(ids) + 2, elements.tobytes(), keys.pointer_element)
 
 
-def _succeed(core: Core, deadline: float) -> Op[None]:
-    """Ask sentinels for a new master, now and then."""
-    if core.address.kind == "single" or time.monotonic() < core.mapped_at + REMAP_S:
-        return
-    core.mapped_at = time.monotonic()
-    try:
-        yield from remap(core, max(deadline, time.monotonic() + 0.005))
-    except FeatureStoreError as error:
-        core.counters[f"remap {type(error).__name__}"] += 1
+def _unavailable(n: int) -> Rows:
+    return Rows(np.zeros(n, RECORD), None, np.ones(n, np.bool_), None)

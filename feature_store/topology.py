@@ -4,7 +4,9 @@ In: an address. Out: a `Topology`. A single server owns all tags; a cluster is a
 slots; sentinels are asked for their master.
 """
 
-from dataclasses import dataclass
+import time
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +22,25 @@ SLOTS = NDArray[np.intp]
 _TAG_SLOTS = [key_slot(tag.encode()) for tag in tags()]
 
 
+_ASK_S = 0.25  # for one server's answer, while others are left to ask
+
+
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Masters, and for each tag the index of its owner (-1: none known)."""
+    """Masters, and for each tag the index of its owner (-1: none that answers)."""
 
     nodes: tuple[Node, ...]
     owner: SLOTS  # (TAGS,)
-
-    @property
-    def single(self) -> bool:
-        """Whether one node owns all, so that keys of several tags may share a command."""
-        return len(self.nodes) == 1 and self.clustered is False
-
     clustered: bool = False
+    partial: bool = False  # whether silent nodes have been left out
+
+    def without(self, silent: AbstractSet[Node]) -> "Topology":
+        """The same nodes, but silent ones own nothing."""
+        gone = [i for i, node in enumerate(self.nodes) if node in silent]
+        if not gone:
+            return self
+        owner = np.where(np.isin(self.owner, gone), -1, self.owner)
+        return replace(self, owner=owner, partial=True)
 
     def node(self, tag: int) -> Node:
         """Owner of a tag. Raises UnavailableError when no node serves it."""
@@ -47,21 +55,29 @@ def one(node: Node) -> Topology:
     return Topology((node,), np.zeros(TAGS, np.intp))
 
 
-def discover(address: Address, known: "Topology | None", deadline: float) -> Op[Topology]:
-    """Ask whoever answers first. Raises the last failure if none does."""
+def discover(
+    address: Address,
+    known: "Topology | None",
+    deadline: float,
+    silent: AbstractSet[Node] = frozenset(),
+) -> Op[Topology]:
+    """Ask one server after another, silent ones last. Raises the last failure if none answers."""
     if address.kind == "single":
         return one(address.seeds[0])
     candidates = list(address.seeds)
     if known is not None and address.kind == "cluster":
         candidates = [*known.nodes, *candidates]
+    candidates = sorted(dict.fromkeys(candidates), key=lambda node: node in silent)
     error: FeatureStoreError = UnavailableError("no server is named")
-    for node in dict.fromkeys(candidates):
+    for node in candidates:
+        last = node == candidates[-1]
+        until = deadline if last else min(deadline, time.monotonic() + _ASK_S)
         try:
             if address.kind == "cluster":
-                replies = yield from ask(node, command("CLUSTER", "SLOTS"), 1, deadline)
+                replies = yield from ask(node, command("CLUSTER", "SLOTS"), 1, until)
                 return slots_of(checked(replies, node)[0], node)
             payload = command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.master)
-            (reply,) = checked((yield from ask(node, payload, 1, deadline)), node)
+            (reply,) = checked((yield from ask(node, payload, 1, until)), node)
         except FeatureStoreError as failed:
             error = failed
             continue
