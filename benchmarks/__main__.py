@@ -1,7 +1,8 @@
-"""`python -m benchmarks lookup|serve|checks|counters`: figures, and how far they can be believed.
+"""`python -m benchmarks BENCHMARK`: figures, and how far they can be believed.
 
 In: arguments. Out: tables on stderr, one JSON line last on stdout; exit code 1 for a run that is
-not valid or an expectation that is not met, 2 for wrong arguments.
+not valid or an expectation that is not met, 2 for wrong arguments. A bar that is not met is a
+result, not a failure: it is in the line, with its interval.
 """
 
 import argparse
@@ -9,41 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import BenchmarkError, InvalidRunError
-from .report import finish
-
-
-def _lookup(args: argparse.Namespace) -> None:
-    from .lookup import run
-
-    finish("lookup", args.seed, run(args.scale, args.seed))
-
-
-def _serve(args: argparse.Namespace) -> None:
-    from .serve import Target, run
-
-    target = Target(args.url, args.grpc, args.ads, args.redis, args.models, args.key_file)
-    results = run(target, args.scale, args.seed)
-    finish("serve", args.seed, results)
-    if args.scale >= 1 and not results["valid"]:
-        raise InvalidRunError("a stage is not valid (see its column): run again")
-
-
-def _checks(args: argparse.Namespace) -> None:
-    from .checks import run
-    from .random_llm import MEDIUM, TINY
-
-    size = TINY if args.model == "tiny" else MEDIUM
-    finish("checks", args.seed, {"model": args.model, **run(size, args.scale, args.seed)})
-
-
-def _counters(args: argparse.Namespace) -> None:
-    from .counters import check, measure
-
-    found = measure()
-    if args.check is not None:
-        check(found, args.check)
-    finish("counters", args.seed, {"lookup": found})
+from . import commands
+from .errors import BenchmarkError
 
 
 def _scale(text: str) -> float:
@@ -55,29 +23,36 @@ def _scale(text: str) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="BENCHMARK")
-    sub = commands.add_parser("lookup", help="lookups against their peers on one server")
-    sub.set_defaults(run=_lookup)
-    sub.add_argument("--scale", type=_scale, default=1.0, help="1.0 is the full size")
-    sub = commands.add_parser("checks", help="checks against the raw language-model engine")
-    sub.set_defaults(run=_checks)
-    sub.add_argument("--scale", type=_scale, default=1.0, help="1.0 is the full size")
+    known = parser.add_subparsers(dest="command", required=True, metavar="BENCHMARK")
+    for name, (run, about) in commands.ALL.items():
+        sub = known.add_parser(name, help=about)
+        sub.set_defaults(run=run)
+        sub.add_argument("--seed", type=int, default=1)
+        if name != "counters":
+            sub.add_argument("--scale", type=_scale, default=1.0, help="1.0 is the full size")
+    sub = known.choices["lookup"]
+    sub.add_argument("--feast", action="store_true", help="beside Feast, in a place of its own")
+    sub.add_argument("--plot", type=Path, metavar="DIR", help="draw latency over ids there")
+    known.choices["faults"].add_argument(
+        "--only", nargs="+", choices=commands.FAULTS, help="some of them; all by default"
+    )
+    sub = known.choices["checks"]
     sub.add_argument("--model", choices=("medium", "tiny"), default="medium", help="%(default)s")
-    sub = commands.add_parser("serve", help="the whole system under load, beside its parts")
-    sub.set_defaults(run=_serve)
-    sub.add_argument("--scale", type=_scale, default=1.0, help="1.0 is the full size")
+    for name in ("serve", "routes"):
+        _target(known.choices[name])
+    sub = known.choices["counters"]
+    sub.add_argument("--check", type=Path, metavar="FILE", help="compare with these")
+    return parser
+
+
+def _target(sub: argparse.ArgumentParser) -> None:
+    """A Tessera that runs already, or none."""
     sub.add_argument("--url", help="a Tessera that runs; by default one is started")
     sub.add_argument("--grpc", default="127.0.0.1:9000", help="its gRPC address (%(default)s)")
     sub.add_argument("--ads", type=int, default=300, help="it holds the ads 1..ADS (%(default)s)")
     sub.add_argument("--redis", metavar="URL", help="its store, for the peer beside it")
     sub.add_argument("--models", type=Path, default=Path("var/models"), help="its bundles")
     sub.add_argument("--key-file", type=Path, help="holds the bearer key")
-    sub = commands.add_parser("counters", help="round trips and bytes per lookup, exactly")
-    sub.set_defaults(run=_counters)
-    sub.add_argument("--check", type=Path, metavar="FILE", help="compare with these")
-    for each in commands.choices.values():
-        each.add_argument("--seed", type=int, default=1)
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

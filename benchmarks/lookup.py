@@ -1,12 +1,14 @@
 """Lookups against their peers, interleaved on one server: ratios, not milliseconds.
 
-In: a seed and a scale. Out: per number of ids the latency of each reader, the CPU time of this
-process, and their ratios to redis-py's MGET with 99% intervals, after an A/A control.
+In: a seed and a scale, and the folder for Feast's environment where it is wanted as a peer. Out:
+per number of ids the latency of each reader, the CPU time of this process, and their ratios to
+redis-py's MGET with 99% intervals, after an A/A control.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from feature_store.embedded import EmbeddedValkey
 
 from . import peers, report, stats
 from .errors import InvalidRunError
+from .feast import compare
 
 ADS = 100_000
 ROUNDS = 300
@@ -53,7 +56,7 @@ def _check(store: FeatureStore, peer: peers.Read, cases: list[NDArray[np.int64]]
             raise InvalidRunError("the store and its peer read different codes")
 
 
-def run(scale: float, seed: int) -> dict[str, Any]:
+def run(scale: float, seed: int, feast: Path | None = None) -> dict[str, Any]:
     """Measure everything. Raises InvalidRunError when the control fails at full scale."""
     random = np.random.default_rng(seed)
     ads = max(int(ADS * scale), 2000)
@@ -75,6 +78,9 @@ def run(scale: float, seed: int) -> dict[str, Any]:
             _check(store, peer, cases)
             results["sizes"][size] = _compare(store, peer, pipeline, cases, rounds)
         results["near_cache"] = _near(near, peer, random, ids, rounds)
+        results["feast"] = {"left_out": "not asked for: --feast"}
+        if feast is not None:
+            results["feast"] = compare.run(server, store, (ids, codes), SIZES, feast, scale)
     control = results["sizes"][500]["control"]
     results["valid"] = stats.control_holds(stats.Interval(**control))
     _show(results)

@@ -59,6 +59,11 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def say(line: str) -> None:
+    """A line for people."""
+    print(line, file=sys.stderr)
+
+
 def finish(benchmark: str, seed: int, results: dict[str, Any]) -> None:
     """Print the one JSON line."""
     print(json.dumps({"benchmark": benchmark, **results, "environment": environment(seed)}))

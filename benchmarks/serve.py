@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from . import load, report, stats
+from . import load, report, routes, stats
 from .errors import InvalidRunError
 from .serve_stages import CONTROL, Contender, Stage, Stages
 from .serve_system import NotServingError, System, started
@@ -59,11 +59,22 @@ def run(target: Target, scale: float, seed: int) -> dict[str, Any]:
         try:
             for stage in stages.all():
                 results["stages"][stage.name] = _measure(runner, stage, scale, seed)
+            results["routes"] = routes.measure(runner, stages, scale)
         finally:
             runner.run(stages.close())
     results["valid"] = all(stage["valid"] for stage in results["stages"].values())
     _show(results)
     return results
+
+
+def routes_only(target: Target, scale: float, seed: int) -> dict[str, Any]:
+    """Lookups beside empty routes, alone."""
+    with _system(target, scale, seed) as system, asyncio.Runner() as runner:
+        stages = runner.run(Stages(system, seed, 0, models=False).open())
+        try:
+            return {"scale": scale, "routes": routes.measure(runner, stages, scale)}
+        finally:
+            runner.run(stages.close())
 
 
 def _rounds(scale: float) -> int:

@@ -63,8 +63,12 @@ class Stage:
 class Stages:
     """Holds what the stages share: connections, the store's client, sessions."""
 
-    def __init__(self, system: System, seed: int, calls: int) -> None:
-        """calls: the most requests of one stage to Tessera, control and warm-up included."""
+    def __init__(self, system: System, seed: int, calls: int, models: bool = True) -> None:
+        """calls: the most requests of one stage to Tessera, control and warm-up included.
+
+        models: whether bare sessions are opened as peers, where the bundles are known.
+        """
+        self._models = system.models if models else None
         self._system = system
         self._calls = calls
         self._random = np.random.default_rng(seed)
@@ -97,8 +101,8 @@ class Stages:
             size = Settings.load().near_cache_bytes
             store = AsyncFeatureStore.connect(self._system.redis, near_cache_bytes=size)
             self._store = await self._open.enter_async_context(store)
-        if self._system.models is not None:
-            self._sessions = dict(self._bare(self._system.models))
+        if self._models is not None:
+            self._sessions = dict(self._bare(self._models))
 
     async def close(self) -> None:
         """Delete the ads that the ingest stage wrote, and disconnect."""
@@ -109,9 +113,9 @@ class Stages:
     def all(self) -> Iterator[Stage]:
         """Every stage, lookups first and what writes last."""
         for size in LOOKUP_SIZES:
-            yield self._lookup_http(size)
+            yield self.lookup_http(size)
         for size in LOOKUP_SIZES:
-            yield self._lookup_grpc(size)
+            yield self.lookup_grpc(size)
         texts = ({"texts": [self._text(n)]} for n in range(self._calls))
         yield self._encode("embed text", "/v1/encode/embed", texts, ["text_encoder"])
         images = ({"images": [b64encode(self._jpeg()).decode()]} for _ in range(self._calls))
@@ -120,7 +124,8 @@ class Stages:
         yield self._encode("tokenize", "/v1/encode/tokenize", rows, ["semantic_id"])
         yield self._ingest()
 
-    def _lookup_http(self, size: int) -> Stage:
+    def lookup_http(self, size: int) -> Stage:
+        """`POST /v1/lookup` of `size` ids."""
         bodies = [
             orjson.dumps({"ad_ids": ids.tolist(), "deadline_ms": DEADLINE_MS})
             for ids in self._ids(size)
@@ -131,7 +136,8 @@ class Stages:
         empty = self._empty_route("/v1/lookup")
         return self._stage(f"lookup {size} http", call, empty, self._store_peer(size))
 
-    def _lookup_grpc(self, size: int) -> Stage:
+    def lookup_grpc(self, size: int) -> Stage:
+        """`tessera.v1.Lookup` of `size` ids."""
         requests = [
             LookupRequest(
                 ad_ids=ids.astype("<i8").tobytes(), deadline_ms=DEADLINE_MS

@@ -7,7 +7,7 @@ shared machines; interleaved ones by a few percent, so subjects always take turn
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,21 @@ class Interval:
         if self.high <= bar:
             return "met"
         return "not met" if self.low > bar else "inconclusive"
+
+    def at_least(self, bar: float) -> Verdict:
+        """Whether the true value is at least `bar`."""
+        if self.low >= bar:
+            return "met"
+        return "not met" if self.high < bar else "inconclusive"
+
+    def judged(self, bar: float, least: bool = False) -> dict[str, Any]:
+        """For the JSON line: the interval, the bar and the verdict."""
+        verdict = self.at_least(bar) if least else self.at_most(bar)
+        return {**self.shown(), "bar": bar, "verdict": verdict}
+
+    def shown(self) -> dict[str, float]:
+        """For the JSON line."""
+        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 def abba(
@@ -70,6 +85,31 @@ def ratio(
     low, high = np.exp(np.quantile(logs, [0.005, 0.995]))
     value = float(np.quantile(one, quantile) / np.quantile(other, quantile))
     return Interval(value, float(low), float(high))
+
+
+def quantile(values: NDArray[np.float64], at: float, seed: int = 0) -> Interval:
+    """A quantile of values (n,), bootstrapped."""
+    return excess(values, (), at, seed)
+
+
+def excess(
+    one: NDArray[np.float64],
+    others: Sequence[NDArray[np.float64]],
+    at: float = 0.5,
+    seed: int = 0,
+) -> Interval:
+    """Quantile of `one` less the quantiles of the others, each (n,), bootstrapped in pairs."""
+    random = np.random.default_rng(seed)
+    n = len(one)
+
+    def difference(pick: NDArray[np.intp] | slice) -> float:
+        less = sum(float(np.quantile(other[pick], at)) for other in others)
+        return float(np.quantile(one[pick], at)) - less
+
+    draws = _BOOTSTRAPS if n * _BOOTSTRAPS <= 2e7 else 200
+    found = [difference(random.integers(0, n, n)) for _ in range(draws)]
+    low, high = np.quantile(found, [0.005, 0.995])
+    return Interval(difference(slice(None)), float(low), float(high))
 
 
 def percentiles(

@@ -12,13 +12,17 @@ from benchmarks.errors import ExpectationError
 EXPECTATIONS = Path(counters.__file__).parent / "expectations.json"
 
 
-def test_lookup_runs_small_and_ends_in_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["lookup", "--scale", "0.01"]) == 0
+def test_lookup_runs_small_and_ends_in_one_json_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["lookup", "--scale", "0.01", "--plot", str(tmp_path)]) == 0
     out = capsys.readouterr().out.strip().split("\n")
     result = json.loads(out[-1])
     assert len(out) == 1
     assert result["benchmark"] == "lookup"
     assert result["environment"]["seed"] == 1
+    assert "--feast" in result["feast"]["left_out"]
+    assert (tmp_path / "lookup.png").read_bytes().startswith(b"\x89PNG")
     for size in ("100", "500", "1000"):
         row = result["sizes"][size]
         assert row["p50_us"]["lookup"] > 0

@@ -40,6 +40,21 @@ def test_an_injected_slowdown_is_found_and_none_is_invented() -> None:
     assert not stats.control_holds(slower)
 
 
+def test_what_is_above_the_parts_is_found() -> None:
+    random = np.random.default_rng(3)
+    parts = [random.lognormal(0, 0.1, 1000), random.lognormal(0.5, 0.1, 1000)]
+    whole = random.lognormal(0, 0.1, 1000) + random.lognormal(0.5, 0.1, 1000) + 0.4
+    above = stats.excess(whole, parts)
+    assert above.low < 0.42
+    assert above.high > 0.38
+    assert above.at_most(1.0) == "met"
+    assert above.at_least(0.1) == "met"
+    assert above.at_least(1.0) == "not met"
+    assert above.judged(0.1)["verdict"] == "not met"
+    middle = stats.quantile(parts[0], 0.5)
+    assert middle.low < 1 < middle.high
+
+
 def test_a_p99_needs_twenty_thousand() -> None:
     assert set(stats.percentiles(np.ones(19_999))) == {"p50", "p90"}
     assert set(stats.percentiles(np.ones(20_000))) == {"p50", "p90", "p99"}

@@ -1,0 +1,1 @@
+"""What a store costs besides latency: growth, memory, writing."""
