@@ -59,9 +59,10 @@ def hash_range(key: bytes) -> tuple[int, int, int]:
 
 def widths(ids: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Bytes (n,) of each id's field: 1..8."""
-    raw = np.ascontiguousarray(ids, "<i8").view(np.uint8).reshape(-1, _ID_BYTES)
-    unused = np.argmax(raw[:, ::-1] != 0, axis=1)
-    return np.uint8(_ID_BYTES) - unused.astype(np.uint8)
+    width = np.ones(len(ids), np.uint8)
+    for size in range(1, _ID_BYTES):
+        width += ids >= 1 << 8 * size
+    return width
 
 
 class Commands:

@@ -75,7 +75,7 @@ def _fall_back(known: Known, rows: Decoded, unavailable: NDArray[np.bool_]) -> N
 
 def _from_store(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op[Fetched]:
     read_rows = scatter.read if core.map.clustered else single.read
-    read: Rows = yield from read_rows(core, ids, number, deadline)
+    read: Rows = yield from read_rows(core, ids, number, core.view.bits.get(number), deadline)
     rows = read.decoded or record.decode(record.hash_ids(ids), read.rows, read.present, number)
     if read.unavailable is None:
         corrupt = len(ids) - int(np.count_nonzero(rows.valid))

@@ -67,22 +67,36 @@ class RowsReader:
         self._runs = []
         while self._group < len(self.counts):
             count = self.counts[self._group]
-            line = read_line(buffer, self._at, end)
-            if line is None:
+            head = self._head(buffer, end, count)
+            if head is None:
                 return False
-            text, at = line
-            if text[:1] == b"-":
-                self.errors[self._group] = text[1:].decode("utf-8", "replace")
+            at, refused = head
+            if refused:
                 self._take(np.zeros(count, np.intp), np.zeros(count, np.bool_), at)
                 continue
-            if text != b"*%d" % count:
-                raise ProtocolError(f"expected an array of {count}, found {text[:40]!r}")
             walk = self._walk_carefully if self._careful else self._walk
             if not walk(buffer, at, end, count):
                 return False
         if self._at != end:
             raise ProtocolError(f"{end - self._at} bytes follow the reply that was asked for")
         return True
+
+    def _head(self, buffer: bytearray, end: int, count: int) -> tuple[int, bool] | None:
+        """(where the group's rows begin, whether it was refused), None while that is unknown."""
+        line = read_line(buffer, self._at, end)
+        if line is None:
+            return None
+        text, at = line
+        if text[:1] == b"-":
+            self.errors[self._group] = text[1:].decode("utf-8", "replace")
+            return at, True
+        if text != b"*%d" % count:
+            raise ProtocolError(f"expected an array of {count}, found {text[:40]!r}")
+        return at, False
+
+    def _element_error(self, text: bytes) -> bool:
+        """What a row is that is an error line: False refuses its group, True: a foreign value."""
+        raise ProtocolError(f"expected a string or nothing, found {text[:40]!r}")
 
     def _framed(self, buffer: bytearray, end: int) -> bool:
         """Whether all rows stepped over so far begin and end as rows do."""
@@ -145,7 +159,8 @@ class RowsReader:
                 at = body
                 continue
             if text[:1] != b"$":
-                raise ProtocolError(f"expected a string or nothing, found {text[:40]!r}")
+                present[i], starts[i], at = self._element_error(text), -1, body
+                continue
             size = read_integer(text[1:])
             if size < 0 or end < body + size + 2:
                 if size < 0:

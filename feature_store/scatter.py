@@ -6,13 +6,16 @@ others; a slot that has moved, or is being moved, is read again from where it is
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .bucket_reading import Hgets
 from .core import Core
 from .errors import FeatureStoreError
-from .keys import TAGS, tag_of
+from .keys import TAGS, Keys, tag_of
+from .layout import Bits
 from .ops import Call, Exchange, Node, Op
 from .reading import Rows
 from .record import RECORD, SIZE, hash_ids
@@ -34,8 +37,49 @@ class _Refused:
     line: str
 
 
-def read(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op[Rows]:
-    """Read records (n,) and the pointer."""
+class Asking(Protocol):
+    """The commands that read records of ids in a version, in its layout."""
+
+    def payload(self, parts: list[tuple[slice, bool]]) -> bytes:
+        """Commands for some rows, tag by tag; True: the pointer is read along."""
+
+    def reader(self, counts: list[int]) -> RowsReader:
+        """Who reads the replies."""
+
+    def one(self, ad_id: int) -> bytes:
+        """The command for one ad alone."""
+
+
+class Mgets:
+    """The default layout: one MGET per tag."""
+
+    def __init__(
+        self, keys: Keys, ids: NDArray[np.int64], tag: NDArray[np.intp], number: int
+    ) -> None:
+        self._keys = keys
+        self._number = number
+        self._elements = keys.elements(ids, tag, number)
+
+    def payload(self, parts: list[tuple[slice, bool]]) -> bytes:
+        return b"".join(
+            b"*%d\r\n$4\r\nMGET\r\n%b%b"
+            % (
+                part.stop - part.start + 1 + first,
+                self._elements[part].tobytes(),
+                self._keys.pointer_element if first else b"",
+            )
+            for part, first in parts
+        )
+
+    def reader(self, counts: list[int]) -> RowsReader:
+        return RowsReader(counts)
+
+    def one(self, ad_id: int) -> bytes:
+        return command("GET", self._keys.record(ad_id, self._number))
+
+
+def read(core: Core, ids: NDArray[np.int64], number: int, bits: Bits, deadline: float) -> Op[Rows]:
+    """Read records (n,) of a version and its layout, and the pointer."""
     n = len(ids)
     where = core.reading
     tag = tag_of(hash_ids(ids))
@@ -44,13 +88,17 @@ def read(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op
     out = Rows(np.zeros(n, RECORD), np.zeros(n, np.bool_), owner < 0, None)
     core.counters["unavailable"] += where.partial
     nodes = _groups(where.owner, tag[order], owner[order])
-    elements = core.keys.elements(ids[order], tag[order], number)
+    asking: Asking = (
+        Mgets(core.keys, ids[order], tag[order], number)
+        if bits is None
+        else Hgets(core.keys, ids[order], number, bits)
+    )
     readers = [
-        RowsReader([part.stop - part.start + first for part, first in parts])
+        asking.reader([part.stop - part.start + first for part, first in parts])
         for parts in nodes.values()
     ]
     calls = [
-        Call(where.nodes[index], _payload(core, elements, parts), reader)
+        Call(where.nodes[index], asking.payload(parts), reader)
         for (index, parts), reader in zip(nodes.items(), readers, strict=True)
     ]
     outcomes = (yield Exchange(calls, deadline)) if calls else []
@@ -70,7 +118,7 @@ def read(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op
             core.report_failure(one.node, one.line)
     moving = [one for one in refused if one.line.startswith(_MOVING)]
     if moving:
-        yield from _follow(core, ids, number, (moving, out), deadline)
+        yield from _follow(core, ids, asking, (moving, out), deadline)
     return out
 
 
@@ -91,18 +139,6 @@ def _groups(
     if not with_pointer and owners[0] >= 0:
         groups.setdefault(int(owners[0]), []).append((slice(0, 0), True))
     return groups
-
-
-def _payload(core: Core, elements: np.ndarray, parts: list[tuple[slice, bool]]) -> bytes:
-    return b"".join(
-        b"*%d\r\n$4\r\nMGET\r\n%b%b"
-        % (
-            part.stop - part.start + 1 + first,
-            elements[part].tobytes(),
-            core.keys.pointer_element if first else b"",
-        )
-        for part, first in parts
-    )
 
 
 def _collect(
@@ -136,7 +172,7 @@ def _collect(
 def _follow(
     core: Core,
     ids: NDArray[np.int64],
-    number: int,
+    asking: Asking,
     refused: tuple[list[_Refused], Rows],
     deadline: float,
 ) -> Op[None]:
@@ -148,7 +184,7 @@ def _follow(
         there = target(part.line, part.node) if part.line.startswith("MOVED") else None
         node = part.node if there is None else there[0]
         for row in part.rows.tolist():
-            asked.append((node, command("GET", core.keys.record(int(ids[row]), number))))
+            asked.append((node, asking.one(int(ids[row]))))
             places.append(row)
         if part.first:
             asked.append((node, command("GET", core.keys.pointer)))

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import compiled
+from .bucket_reading import Hgets
 from .compiled import INCOMPLETE, Fast
 from .core import Core
 from .keys import Keys, tag_of
+from .layout import Bits
 from .ops import Call, Exchange, Op
 from .reading import Rows
 from .record import CODES, RECORD, SIZE, Decoded, hash_ids
@@ -56,15 +58,20 @@ class CompiledReader:
         return self.careful.scan(buffer, end)
 
 
-def read(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op[Rows]:
-    """Read records (n,) and the pointer."""
+def read(core: Core, ids: NDArray[np.int64], number: int, bits: Bits, deadline: float) -> Op[Rows]:
+    """Read records (n,) of a version and its layout, and the pointer."""
     if core.reading.partial:  # the server is silent just now
         core.counters["unavailable"] += 1
         return _unavailable(len(ids))
     node = core.reading.nodes[0]
-    fast = compiled.fast
-    payload = request(core.keys, ids, number, fast)
+    fast = compiled.fast if bits is None else None
     reader = RowsReader([len(ids) + 1]) if fast is None else CompiledReader(fast, ids, number)
+    if bits is None:
+        payload = request(core.keys, ids, number, fast)
+    else:
+        hgets = Hgets(core.keys, ids, number, bits)
+        payload = hgets.payload([(slice(0, len(ids)), True)])
+        reader = hgets.reader([len(ids) + 1])
     (outcome,) = yield Exchange([Call(node, payload, reader)], deadline)
     if isinstance(reader, CompiledReader):
         if outcome is None and reader.careful is None:
