@@ -48,13 +48,18 @@ def bucket(keys: Keys, ad_id: int, version: int, bits: int) -> bytes:
     return prefix(keys, version) + b"%02x{%b}" % (bits, tag.encode()) + number.to_bytes(3, "little")
 
 
-def hash_range(key: bytes) -> tuple[int, int, int]:
-    """(version, lowest, highest) hash of the ids that a bucket holds, from its name."""
+def is_bucket(key: bytes) -> bool:
+    """Whether a key that names a record, or an ad's bucket, is the latter."""
+    return key[-8:-7] == b"{" and key[-9:-8] != b"}" and key[-4:-3] == b"}"
+
+
+def hash_range(key: bytes) -> tuple[int, int]:
+    """(lowest, highest) hash of the ids that a bucket holds, from its name."""
     bits = int(key[-10:-8], 16)
     shift = 58 - bits
     tag = tags().index(key[-7:-4].decode())
     first = ((tag << bits) + int.from_bytes(key[-SUFFIX:], "little")) << shift
-    return int(key[-14:-10], 16), first, first + (1 << shift) - 1
+    return first, first + (1 << shift) - 1
 
 
 def widths(ids: NDArray[np.int64]) -> NDArray[np.uint8]:

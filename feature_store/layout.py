@@ -16,7 +16,7 @@ from .keys import TAGS
 Name = Literal["default", "compact"]
 Bits = int | None
 
-MAX_BITS = 24
+MIN_BITS, MAX_BITS = 4, 24
 # Expected records per bucket, at most: half as many cost 3 bytes a record more, twice as many
 # cost the server a tenth more time. Poisson's tail stays far below the servers' default limit of
 # 512 fields, beyond which a hash takes three times the memory.
@@ -51,7 +51,7 @@ def name_of(bits: Bits) -> Name:
 
 def bits_for(ads: float) -> int:
     """Bucket bits for a catalogue of so many ads: 16-32 records a bucket once it is full."""
-    return min(max(math.ceil(math.log2(ads / TAGS / PER_BUCKET)), 0), MAX_BITS)
+    return min(max(math.ceil(math.log2(ads / TAGS / PER_BUCKET)), MIN_BITS), MAX_BITS)
 
 
 def wanted(name: str | None, expected_ads: float | None) -> Wanted:

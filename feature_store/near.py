@@ -32,6 +32,22 @@ class Known:
     hits: int
 
 
+class Ranges:
+    """Ranges of hashes: the ids of the compact layout's buckets."""
+
+    def __init__(self, pairs: list[tuple[int, int]]) -> None:
+        """(lowest, highest) hash of each range, both included."""
+        bounds = np.array(sorted(set(pairs)), np.uint64).reshape(-1, 2)
+        self.lowest, self.highest = bounds[:, 0].copy(), bounds[:, 1].copy()
+        self._reach = np.maximum.accumulate(self.highest)
+
+    def hold(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether ids (n,) lie in one of them."""
+        hashed = hash_ids(ids)
+        at = np.searchsorted(self.lowest, hashed, side="right")
+        return (at > 0) & (self._reach[at - 1] >= hashed)
+
+
 class NearTable:
     """Rows by (id, version number). All methods may be called from any thread."""
 
@@ -46,7 +62,7 @@ class NearTable:
         self._status = np.zeros(self.sets * WAYS, np.uint8)
         self._lock = threading.Lock()
         self._moment = 0
-        self._log: deque[tuple[int, NDArray[np.int64] | None]] = deque(maxlen=_LOG)
+        self._log: deque[tuple[int, NDArray[np.int64] | Ranges | None]] = deque(maxlen=_LOG)
 
     @property
     def bytes(self) -> int:
@@ -125,9 +141,12 @@ class NearTable:
         if self._moment - moment > len(self._log):
             return None
         gone = [named for when, named in self._log if when > moment]
-        if any(named is None for named in gone):
-            return None
-        return ~np.isin(ids, np.concatenate([named for named in gone if named is not None]))
+        fresh = np.ones(len(ids), np.bool_)
+        for named in gone:
+            if named is None:
+                return None
+            fresh &= ~(named.hold(ids) if isinstance(named, Ranges) else np.isin(ids, named))
+        return fresh
 
     def drop(self, ids: NDArray[np.int64]) -> None:
         """Forget ids (n,) in every version."""
@@ -137,6 +156,22 @@ class NearTable:
             self._log.append((self._moment, ids))
             row, way = np.nonzero(self._ids[at] == ids[:, None])
             self._ids[at[row], way] = 0
+
+    def drop_ranges(self, ranges: "Ranges") -> None:
+        """Forget ids whose hashes lie in some ranges, in every version.
+
+        Sets follow one another as hashes do, so that a range's rows lie in few sets.
+        """
+        first, last = self._set_of(ranges.lowest), self._set_of(ranges.highest)
+        counts = last - first + 1
+        ends = np.cumsum(counts)
+        sets = np.arange(ends[-1]) - np.repeat(ends - counts - first, counts)
+        with self._lock:
+            self._moment += 1
+            self._log.append((self._moment, ranges))
+            there = self._ids[sets]
+            there[ranges.hold(there.ravel()).reshape(there.shape)] = 0
+            self._ids[sets] = there
 
     def clear(self) -> None:
         """Forget everything."""

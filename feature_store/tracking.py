@@ -15,11 +15,13 @@ from collections.abc import Callable
 import numpy as np
 
 from .address import Address
+from .buckets import hash_range, is_bucket
+from .buckets import prefix as bucket_prefix
 from .errors import FeatureStoreError
 from .forks import generation
 from .keys import Keys
 from .link import Link, open_link
-from .near import NearTable
+from .near import NearTable, Ranges
 from .ops import Node, error_of
 from .wire import Reply, ServerReplyError, command, parse
 
@@ -173,6 +175,7 @@ class NearCache:
 
     def _tracking(self, numbers: tuple[int, ...], pointer: bool) -> bytes:
         prefixes = [self._keys.record_prefix(number) + b"{" for number in numbers]
+        prefixes += [bucket_prefix(self._keys, number) for number in numbers]
         if pointer:
             prefixes.append(self._keys.pointer)
         pairs = [part for prefix in prefixes for part in (b"PREFIX", prefix)]
@@ -191,7 +194,11 @@ class NearCache:
             changed = [name for name in names if isinstance(name, bytes)]
             if self._keys.pointer in changed:
                 self.pointer_changed = True
-            blob = b"".join(name[-8:] for name in changed if name != self._keys.pointer)
+            buckets = [name for name in changed if is_bucket(name)]
+            if buckets:
+                self.table.drop_ranges(Ranges([hash_range(name) for name in buckets]))
+            own = [name for name in changed if name != self._keys.pointer and not is_bucket(name)]
+            blob = b"".join(name[-8:] for name in own)
             ids = np.frombuffer(blob[: len(blob) // 8 * 8], "<i8").astype(np.int64)
             if len(ids):
                 self.table.drop(ids)
