@@ -1,26 +1,33 @@
 """The compiled inner loops, if they were built; None where they were not.
 
-In: nothing. Out: `fast`, the module `_fast` (see _fast.c), or None. It builds with any C compiler
-when the package is installed; everything works without it, only slower. The functions that use
-it look `fast` up here at every call, so that the tests can run both ways.
+In: nothing. Out: `fast`, the module `_fast` (its C sources are beside this), or None. It builds
+with any C compiler when the package is installed; everything works without it, only slower. The
+functions that use it look `fast` up here at every call, so that the tests can run both ways.
 """
 
 from importlib import import_module
 from typing import Protocol, cast
 
-INCOMPLETE = -1  # what `rows` answers while bytes are missing
+# What `rows` answers, and what became of a job of `talk`.
+GOING, DONE, UNUSUAL, CLOSED, LATE, FAILED = range(6)
 
 
 class Fast(Protocol):
-    """What `_fast` has; its source says what the arguments are."""
+    """What `_fast` has; its sources say what the arguments are."""
 
-    def mget(self, ids: object, prefix: bytes, tags: bytes, tail: bytes, /) -> bytes: ...
+    def mget(self, *arguments: object) -> bytes: ...
+
+    def split(self, *arguments: object) -> None: ...
 
     def rows(self, *arguments: object) -> int: ...
+
+    def talk(self, jobs: list[tuple[object, ...]], deadline: float, /) -> int: ...
 
     def near(self, *arguments: object) -> int: ...
 
     def keep(self, *arguments: object) -> None: ...
+
+    def lowest(self, ids: object, /) -> int: ...
 
 
 def load() -> Fast | None:

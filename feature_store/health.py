@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from . import forks, topology
 from .address import Address
 from .errors import FeatureStoreError
-from .link import Links
+from .links import Links
 from .ops import Node, ask
 from .topology import Topology
 from .wire import ServerReplyError, command

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import compiled
 from .errors import InputError
 from .record import CODES, NO_CODE, SEQUENCE_MAX
 
@@ -42,8 +43,10 @@ def check_ids(ad_ids: "Ids | ArrayLike") -> NDArray[np.int64]:
     if array.dtype != np.int64:
         array = _converted(array)
     array = np.ascontiguousarray(array, np.int64)
-    if len(array) and int(array.min()) < 1:
-        raise InputError(f"ad_ids must be 1..2^63-1; found {int(array.min())}")
+    fast = compiled.fast
+    lowest = fast.lowest(array) if fast is not None else int(array.min()) if len(array) else 1
+    if lowest < 1:
+        raise InputError(f"ad_ids must be 1..2^63-1; found {lowest}")
     return array
 
 

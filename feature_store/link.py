@@ -1,24 +1,24 @@
-"""Moves bytes with blocking sockets: connections, their pools, and the driver of operations.
+"""One connection to a server, over a socket that blocks.
 
-In: operations (see ops.py). Out: their answers. A connection is used by one exchange at a time,
-so threads never share one; after a fork the child opens its own.
+In: an address, bytes to send. Out: replies, as their readers understand them. Lookups go through
+the compiled `talk`, which sends, waits and decodes without Python in between; everything else, and
+whatever is out of the ordinary, through Python's sockets.
 """
 
-import select
+import os
 import socket
 import ssl
 import time
-from collections import defaultdict
-from typing import TypeVar
 
+from . import compiled
 from .address import Address
+from .compiled import CLOSED, FAILED, LATE, UNUSUAL
+from .decoding import CompiledReader
 from .errors import AccessError, FeatureStoreError, ProtocolError, UnavailableError
-from .forks import generation
-from .ops import Call, Exchange, Node, Op, Outcome, Pause, checked
+from .ops import Call, Node, checked
 from .wire import SLACK, Reader, RepliesReader
 
-T = TypeVar("T")
-_IDLE = 64  # idle connections kept per node
+_CLOSED = "the server closed the connection"
 
 
 def grown(buffer: bytearray, end: int) -> bytearray:
@@ -33,7 +33,7 @@ def grown(buffer: bytearray, end: int) -> bytearray:
 class Link:
     """One connection."""
 
-    __slots__ = ("buffer", "end", "node", "plain", "sock", "used")
+    __slots__ = ("buffer", "descriptor", "end", "node", "plain", "sock", "used")
 
     def __init__(self, node: Node, sock: socket.socket) -> None:
         self.node = node
@@ -42,6 +42,38 @@ class Link:
         self.end = 0
         self.used = False
         self.plain = not isinstance(sock, ssl.SSLSocket)
+        self.descriptor = sock.fileno()
+
+    def ask(self, call: Call, deadline: float) -> None:
+        """Send a call and read its reply. Raises OSError, TimeoutError, ProtocolError."""
+        fast, reader = compiled.fast, call.reader
+        if fast is None or not self.plain or not isinstance(reader, CompiledReader):
+            self.send(call.payload, deadline)
+            self.read(reader, deadline)
+            return
+        if fast.talk([self.job(call.payload, reader)], deadline):
+            self.conclude(reader, deadline)
+
+    def job(self, payload: bytes, reader: CompiledReader) -> tuple[object, ...]:
+        """What `talk` needs to send a payload and decode the reply."""
+        self.end = 0
+        if len(self.buffer) < reader.room:
+            self.buffer = bytearray(2 * reader.room)
+        return reader.job(self.descriptor, payload, self.buffer)
+
+    def conclude(self, reader: CompiledReader, deadline: float) -> None:
+        """Raise what stopped a `talk`, or read on, where a reply is out of the ordinary."""
+        result, self.end, error = reader.outcome()
+        if result == UNUSUAL:
+            if not reader.scan(self.buffer, self.end):
+                self.sock.settimeout(max(deadline - time.monotonic(), 1e-4))
+                self.read(reader, deadline)
+        elif result == LATE:
+            raise TimeoutError
+        elif result == CLOSED:
+            raise ConnectionResetError(_CLOSED)
+        elif result == FAILED:
+            raise OSError(error, os.strerror(error))
 
     def send(self, payload: bytes, deadline: float) -> None:
         self.end = 0
@@ -65,7 +97,7 @@ class Link:
         room = len(self.buffer) - SLACK - self.end
         count = self.sock.recv_into(memoryview(self.buffer)[self.end :], room)
         if not count:
-            raise ConnectionResetError("the server closed the connection")
+            raise ConnectionResetError(_CLOSED)
         self.end += count
 
     def read(self, reader: Reader, deadline: float) -> None:
@@ -137,147 +169,3 @@ def failure(node: Node, error: Exception) -> FeatureStoreError:
     return UnavailableError(
         f"no answer from {node}: {error}. Check that the server runs and that the URL names it."
     )
-
-
-class Links:
-    """All connections of one store, and the driver that runs its operations."""
-
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self._generation = generation()
-        self._idle: defaultdict[Node, list[Link]] = defaultdict(list)
-
-    def run(self, op: Op[T]) -> T:
-        """Drive an operation to its end."""
-        try:
-            step = next(op)
-            while True:
-                if isinstance(step, Pause):
-                    time.sleep(step.seconds)
-                    step = op.send([])
-                else:
-                    step = op.send(self._exchange(step))
-        except StopIteration as stop:
-            answer: T = stop.value
-            return answer
-        finally:
-            op.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close every idle connection."""
-        idle, self._idle = self._idle, defaultdict(list)
-        for links in idle.values():
-            for link in links:
-                link.close()
-
-    def _exchange(self, exchange: Exchange) -> list[Outcome]:
-        if generation() != self._generation:
-            self._generation = generation()
-            self.close()  # closes this process's copies; the parent's go on
-        if len(exchange.calls) == 1:
-            return [self._one(exchange.calls[0], exchange.deadline)]
-        return self._many(exchange.calls, exchange.deadline)
-
-    def _take(self, node: Node, deadline: float) -> Link:
-        idle = self._idle[node]
-        try:
-            return idle.pop()
-        except IndexError:
-            return open_link(self.address, node, deadline)
-
-    def _give(self, link: Link) -> None:
-        link.used = True
-        idle = self._idle[link.node]
-        if len(idle) < _IDLE:
-            idle.append(link)
-        else:
-            link.close()
-
-    def _one(self, call: Call, deadline: float) -> Outcome:
-        while True:
-            try:
-                link = self._take(call.node, deadline)
-            except FeatureStoreError as error:
-                return error
-            try:
-                link.send(call.payload, deadline)
-                link.read(call.reader, deadline)
-            except (OSError, ProtocolError) as error:
-                link.close()
-                # An idle connection may have died unnoticed; what we send is safe to repeat.
-                if link.used and not link.end and not isinstance(error, TimeoutError):
-                    self._drop_idle(call.node)
-                    continue
-                return failure(call.node, error)
-            except BaseException:
-                link.close()  # an interrupt leaves an answer on its way
-                raise
-            self._give(link)
-            return None
-
-    def _drop_idle(self, node: Node) -> None:
-        for link in self._idle.pop(node, []):
-            link.close()
-
-    def _many(self, calls: list[Call], deadline: float) -> list[Outcome]:
-        outcomes: list[Outcome] = [None] * len(calls)
-        waiting: dict[int, tuple[int, Link]] = {}
-        poll = select.poll()
-        try:
-            # Connections that are open go first: opening one may take all of the time.
-            for i in sorted(range(len(calls)), key=lambda i: not self._idle[calls[i].node]):
-                call = calls[i]
-                try:
-                    link = self._take(call.node, deadline)
-                except FeatureStoreError as error:
-                    outcomes[i] = error
-                    continue
-                try:
-                    link.send(call.payload, deadline)
-                except OSError as error:
-                    link.close()
-                    outcomes[i] = self._again(call, link, error, deadline)
-                    continue
-                link.sock.settimeout(0)
-                waiting[link.sock.fileno()] = (i, link)
-                poll.register(link.sock, select.POLLIN)
-            while waiting:
-                # Past the deadline, what has come already is still read.
-                ready = poll.poll(max(deadline - time.monotonic(), 0) * 1000)
-                if not ready:
-                    break
-                for descriptor, _ in ready:
-                    i, link = waiting[descriptor]
-                    done, outcomes[i] = self._advance(calls[i], link, deadline)
-                    if done:
-                        poll.unregister(descriptor)
-                        del waiting[descriptor]
-        finally:
-            for i, link in waiting.values():
-                link.close()
-                outcomes[i] = failure(link.node, TimeoutError())
-        return outcomes
-
-    def _advance(self, call: Call, link: Link, deadline: float) -> tuple[bool, Outcome]:
-        """Read what has come. (whether this call is finished, its outcome)"""
-        try:
-            link.receive()
-            while not call.reader.scan(link.buffer, link.end):
-                link.receive()  # TLS may hold bytes that poll does not see
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return False, None
-        except (OSError, ProtocolError) as error:
-            again = self._again(call, link, error, deadline)
-            link.close()
-            return True, again
-        self._give(link)
-        return True, None
-
-    def _again(self, call: Call, link: Link, error: Exception, deadline: float) -> Outcome:
-        if link.used and not link.end and not isinstance(error, TimeoutError):
-            self._drop_idle(call.node)
-            return self._one(call, deadline)
-        return failure(call.node, error)

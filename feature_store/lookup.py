@@ -52,7 +52,8 @@ def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: fl
                 continue
         break
     name = view.name(number) if version is None else version
-    return Found(read.rows.codes, read.rows.status, read.rows.flags, name)
+    answer = read.answer
+    return Found(answer.codes, answer.status, answer.flags, name)
 
 
 def unknown(core: Core, version: str) -> UnknownVersionError:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from . import compiled
 from .compiled import Fast
+from .reading import Answer, blank
 from .record import CODES, NO_CODE, U64, Decoded, hash_ids
 
 WAYS = 8
@@ -25,11 +26,20 @@ _LOG = 1024  # batches of invalidations that an insertion may have to heed
 class Known:
     """What the table knows of n ids: rows are meaningful where `hit`."""
 
-    hit: NDArray[np.bool_]  # (n,)
-    codes: NDArray[np.uint16]  # (n, 6)
-    flags: NDArray[np.uint16]  # (n,)
-    status: NDArray[np.uint8]  # (n,)
-    hits: int
+    answer: Answer
+    left: NDArray[np.intp]  # (m,) positions of the ids that it does not know
+
+    @property
+    def hits(self) -> int:
+        """How many rows are known."""
+        return len(self.answer.status) - len(self.left)
+
+    @property
+    def hit(self) -> NDArray[np.bool_]:
+        """(n,) whether a row is known."""
+        mask = np.ones(len(self.answer.status), np.bool_)
+        mask[self.left] = False
+        return mask
 
 
 class Ranges:
@@ -90,29 +100,42 @@ class NearTable:
             slot = at * WAYS + way
             hit = same.ravel()[np.arange(len(ids)) * WAYS + way]
             self._recent.ravel()[slot[hit]] = 1
-            rows = self._codes[slot], self._flags[slot], self._status[slot]
-            return Known(hit, *rows, int(np.count_nonzero(hit)))
+            answer = Answer(self._codes[slot], self._flags[slot], self._status[slot])
+            return Known(answer, np.flatnonzero(~hit))
 
     def _get_compiled(self, fast: Fast, ids: NDArray[np.int64], number: int) -> Known:
-        n = len(ids)
-        hit, status = np.empty(n, np.bool_), np.empty(n, np.uint8)
-        codes, flags = np.empty((n, CODES), np.uint16), np.empty(n, np.uint16)
+        answer = blank(len(ids))
+        left = np.empty(len(ids), np.intp)
         with self._lock:
-            hits = fast.near(
+            misses = fast.near(
                 *(ids, self._ids, self._versions, self._codes, self._flags, self._status),
-                *(self._recent, hit, codes, flags, status, self.sets, WAYS, number),
+                *(self._recent, answer.codes, answer.flags, answer.status, left),
+                *(self.sets, WAYS, number),
             )
-        return Known(hit, codes, flags, status, hits)
+        return Known(answer, left[:misses])
 
-    def put(self, ids: NDArray[np.int64], number: int, rows: Decoded, moment: int) -> None:
-        """Keep rows (n,) that were read after `moment`, except those invalidated since."""
+    def put(
+        self,
+        ids: NDArray[np.int64],
+        number: int,
+        rows: "Answer | Decoded",
+        moment: int,
+        index: NDArray[np.intp] | None = None,
+    ) -> None:
+        """Keep rows of ids (m,) that were read after `moment`, except those invalidated since.
+
+        The row of ids[i] is rows[index[i]]; without an index it is rows[i].
+        """
         with self._lock:
-            fresh = self._fresh(ids, moment)
-            if fresh is None:
-                return
+            if self._moment != moment:
+                fresh = self._fresh(ids, moment)
+                if fresh is None:
+                    return
+                index = np.flatnonzero(fresh) if index is None else index[fresh]
+                ids = ids[fresh]
             if compiled.fast is not None:
                 compiled.fast.keep(
-                    *(ids, fresh, rows.codes, rows.flags, rows.status),
+                    *(ids, index, rows.codes, rows.flags, rows.status),
                     *(self._ids, self._versions, self._codes, self._flags, self._status),
                     *(self._recent, self.sets, WAYS, number),
                 )
@@ -125,19 +148,17 @@ class NearTable:
             way = score.argmin(axis=1)
             crowded = at[score.min(axis=1) > 1]
             self._recent[crowded] = 0  # all were used of late: each has had its second chance
-            at, way = at[fresh], way[fresh]
             slot = at * WAYS + way
-            self._ids[at, way] = ids[fresh]
+            self._ids[at, way] = ids
             self._versions[at, way] = number
             self._recent[at, way] = 0
-            self._codes[slot] = rows.codes[fresh]
-            self._flags[slot] = rows.flags[fresh]
-            self._status[slot] = rows.status[fresh]
+            row = slice(None) if index is None else index
+            self._codes[slot] = rows.codes[row]
+            self._flags[slot] = rows.flags[row]
+            self._status[slot] = rows.status[row]
 
     def _fresh(self, ids: NDArray[np.int64], moment: int) -> NDArray[np.bool_] | None:
         """Rows (n,) bool that no invalidation since `moment` names; None: nobody can tell."""
-        if self._moment == moment:
-            return np.ones(len(ids), np.bool_)
         if self._moment - moment > len(self._log):
             return None
         gone = [named for when, named in self._log if when > moment]

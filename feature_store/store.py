@@ -14,7 +14,7 @@ from .address import parse
 from .core import Core
 from .ids import Ids
 from .keys import Keys
-from .link import Links
+from .links import Links
 from .lookup import Found
 from .marks import BlockResult, Source
 from .ops import Op

@@ -1,6 +1,7 @@
 """The compiled loops and their numpy twins give the same, byte for byte, on any input."""
 
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feature_store import compiled, record
+from feature_store.decoding import CompiledReader, Share, call_of, collect, commands
 from feature_store.errors import ProtocolError
 from feature_store.keys import Keys
 from feature_store.near import NearTable
-from feature_store.rows import RowsReader
-from feature_store.single import CompiledReader, request
+from feature_store.ops import Call, Node
+from feature_store.reading import Asked, blank, lose
+from feature_store.scatter import shares_of
+from feature_store.topology import Topology
 from feature_store.wire import SLACK
 
 if compiled.fast is None and not os.environ.get("CI"):
@@ -22,12 +26,48 @@ FAST = compiled.fast
 ids_ = st.lists(st.integers(1, 2**63 - 1), max_size=30)
 
 
-@given(ids_, st.integers(0, 65535))
-def test_commands_are_the_same(ids: list[int], number: int) -> None:
-    assert FAST is not None
-    keys = Keys("some.name")
-    array = np.array(ids, np.int64)
-    assert request(keys, array, number, FAST) == request(keys, array, number, None)
+NODE = Node("nowhere", 1)
+
+
+def asked_of(ids: list[int], number: int = 1) -> Asked:
+    return Asked(np.array(ids, np.int64), number, None, blank(len(ids)))
+
+
+@st.composite
+def topologies(draw: st.DrawFn) -> Topology:
+    nodes = draw(st.integers(1, 5))
+    owner = draw(st.lists(st.integers(-1, nodes - 1), min_size=64, max_size=64))
+    return Topology(tuple(Node("n", i) for i in range(nodes)), np.array(owner), clustered=True)
+
+
+@given(ids_, st.integers(0, 65535), st.sampled_from(["a", "some.name", "n" * 64]))
+def test_commands_are_the_same(ids: list[int], number: int, namespace: str) -> None:
+    keys = Keys(namespace)
+    asked = asked_of(ids, number)
+    assert call_of(keys, asked, Share(NODE)).payload == commands(keys, asked, Share(NODE))
+
+
+@given(ids_, topologies())
+def test_ids_are_shared_out_the_same(ids: list[int], topology: Topology) -> None:
+    asked = asked_of(ids)
+    keys = Keys("ads")
+    shares, lost = shares_of(topology, asked.ids)
+    payloads = [call_of(keys, asked, share).payload for share in shares]
+    compiled.fast = None
+    try:
+        plain, plainly_lost = shares_of(topology, asked.ids)
+    finally:
+        compiled.fast = FAST
+    assert lost.tolist() == plainly_lost.tolist()
+    assert [share.node for share in shares] == [share.node for share in plain]
+    for share, other, payload in zip(shares, plain, payloads, strict=True):
+        assert share.order is not None
+        assert other.order is not None
+        assert share.order.tolist() == other.order.tolist()
+        assert np.array_equal(share.groups, other.groups)
+        assert payload == commands(keys, asked, other)
+    rows = [lost, *[share.order for share in shares]]
+    assert sorted(np.concatenate(rows).tolist()) == list(range(len(ids)))
 
 
 def sealed(ad_id: int, seed: int, version: int, bits: int) -> bytes:
@@ -39,62 +79,91 @@ def sealed(ad_id: int, seed: int, version: int, bits: int) -> bytes:
 
 
 @st.composite
-def replies(draw: st.DrawFn) -> tuple[list[int], bytes]:
-    """Ids and a reply: records, misses, other versions, other ids, other sizes, damage."""
+def replies(draw: st.DrawFn) -> tuple[Asked, Share, bytes]:
+    """What is asked, in groups, and a reply: records, misses, other ids, other sizes, damage."""
     ids = draw(ids_)
-    parts = [b"*%d\r\n" % (len(ids) + 1)]
-    for ad_id in [*ids, 0]:
-        kind = draw(st.sampled_from(["hit"] * 6 + ["miss", "mark", "version", "id", "size"]))
-        seed = draw(st.integers(0, 50))
-        bits = 16 if kind == "mark" else draw(st.sampled_from([0, 0, 8, 32, 1 << 20]))
-        owner = ad_id + 1 if kind == "id" else ad_id
-        value = sealed(owner, seed, 2 if kind == "version" else 1, bits)
-        if kind == "size":
-            value = value[: draw(st.integers(0, 23))]
-        parts.append(b"$-1\r\n" if kind == "miss" else b"$%d\r\n%b\r\n" % (len(value), value))
-    data = bytearray(b"".join(parts))
-    if draw(st.booleans()):
-        data[draw(st.integers(0, len(data) - 1))] ^= draw(st.integers(0, 255))
-    return ids, bytes(data)
-
-
-@settings(max_examples=400)
-@given(replies(), st.lists(st.integers(0, 1000), max_size=4))
-@example(([], b"*1\r\n$-1\r\n"), [])
-def test_replies_decode_the_same(drawn: tuple[list[int], bytes], cuts: list[int]) -> None:
-    assert FAST is not None
-    ids, data = drawn
-    array = np.array(ids, np.int64)
-    outcomes = []
-    for reader in (CompiledReader(FAST, array, 1), RowsReader([len(ids) + 1])):
-        buffer = bytearray(len(data) + SLACK)
-        at = 0
-        done: object = False
-        try:
-            for cut in [*sorted({cut for cut in cuts if cut < len(data)}), len(data)]:
-                buffer[at:cut] = data[at:cut]
-                at = cut
-                done = reader.scan(buffer, at)
-                if done:
-                    break
-        except ProtocolError as error:
-            done = type(error)
-        rows = reader.careful if isinstance(reader, CompiledReader) else reader
-        if done is not True or (rows is not None and rows.errors):
-            outcomes.append((done, None))
+    n = len(ids)
+    asked = asked_of(ids)
+    share = Share(NODE)
+    groups = [2 * n + 1]
+    order = list(range(n))
+    if draw(st.booleans()):  # a part of a cluster's lookup
+        order = draw(st.permutations(order))[: draw(st.integers(0, n))]
+        cuts = sorted(draw(st.lists(st.integers(0, len(order)), max_size=4)))
+        bounds = [0, *cuts, len(order)]
+        groups = [2 * (stop - start) for start, stop in pairwise(bounds)]
+        groups[draw(st.integers(0, len(groups) - 1))] += draw(st.integers(0, 1))
+        share = Share(NODE, np.array(order, np.intp), np.array(groups, np.int64))
+    if draw(st.booleans()):  # the rest of the answer is known already
+        asked.answer = blank(2 * n)
+        asked.index = np.array(draw(st.permutations(range(2 * n)))[:n], np.intp)
+    parts, at = [], 0
+    for group in groups:
+        count, pointed = divmod(group, 2)
+        if draw(st.integers(0, 15)) == 0:
+            parts.append(b"-MOVED 12 127.0.0.1:7000\r\n")
+            at += count
             continue
-        if rows is None:
-            assert isinstance(reader, CompiledReader)
-            decoded, pointer = reader.decoded, reader.pointer
-        else:
-            present = rows.present
-            there = None if present is None else present[:-1]
-            hashed = record.hash_ids(array)
-            decoded = record.decode(hashed, rows.rows[:-1], there, 1)
-            gone = present is not None and not present[-1]
-            pointer = b"" if gone else rows.rows[-1].tobytes()
-        fields = (decoded.codes, decoded.flags, decoded.status, decoded.valid)
-        outcomes.append((done, [field.tolist() for field in fields] + [pointer]))
+        parts.append(b"*%d\r\n" % (count + pointed))
+        for ad_id in [*(ids[i] for i in order[at : at + count]), *[0] * pointed]:
+            kind = draw(st.sampled_from(["hit"] * 6 + ["miss", "mark", "version", "id", "size"]))
+            seed = draw(st.integers(0, 50))
+            bits = 16 if kind == "mark" else draw(st.sampled_from([0, 0, 8, 32, 1 << 20]))
+            owner = ad_id + 1 if kind == "id" else ad_id
+            value = sealed(owner, seed, 2 if kind == "version" else 1, bits)
+            if kind == "size":
+                value = value[: draw(st.integers(0, 23))]
+            parts.append(b"$-1\r\n" if kind == "miss" else b"$%d\r\n%b\r\n" % (len(value), value))
+        at += count
+    data = bytearray(b"".join(parts))
+    if data and draw(st.booleans()):
+        data[draw(st.integers(0, len(data) - 1))] ^= draw(st.integers(0, 255))
+    return asked, share, bytes(data)
+
+
+def answered(asked: Asked, share: Share, call: Call, data: bytes, cuts: list[int]) -> object:
+    """What becomes of a reply that comes in pieces."""
+    for array in (asked.answer.codes, asked.answer.flags, asked.answer.status):
+        array[...] = 7
+    asked.pointer, asked.corrupt, asked.lost = None, 0, False
+    buffer = bytearray(len(data) + SLACK)
+    at, done = 0, False
+    try:
+        for cut in [*sorted({cut for cut in cuts if cut < len(data)}), len(data)]:
+            buffer[at:cut] = data[at:cut]
+            at = cut
+            done = call.reader.scan(buffer, at)
+            if done:
+                break
+    except ProtocolError:
+        return "refused"
+    if not done:
+        return "going"
+    refused = [
+        (part.rows.tolist(), part.pointed, part.line) for part in collect(asked, share, call, None)
+    ]
+    for rows, *_ in refused:
+        lose(asked, np.array(rows, np.intp))
+    answer = asked.answer
+    fields = (answer.codes, answer.flags, answer.status)
+    return [field.tolist() for field in fields], asked.pointer, asked.corrupt, refused
+
+
+@settings(max_examples=600)
+@given(replies(), st.lists(st.integers(0, 1000), max_size=4))
+@example((asked_of([]), Share(NODE), b"*1\r\n$-1\r\n"), [])
+def test_replies_decode_the_same(drawn: tuple[Asked, Share, bytes], cuts: list[int]) -> None:
+    asked, share, data = drawn
+    keys = Keys("ads")
+    outcomes = []
+    for fast in (FAST, None):
+        compiled.fast = fast
+        try:
+            call = call_of(keys, asked, share)
+            assert isinstance(call.reader, CompiledReader) == (fast is not None)
+            outcomes.append(answered(asked, share, call, data, cuts))
+        finally:
+            compiled.fast = FAST
     assert outcomes[0] == outcomes[1]
 
 
@@ -120,8 +189,8 @@ def test_near_tables_answer_the_same(ids: list[int], asked: list[int], number: i
         for fast in (FAST, None):
             compiled.fast = fast
             known = table.get(chosen, number)
-            kept = known.hit
-            rows_ = (known.codes[kept], known.flags[kept], known.status[kept])
+            kept, answer = known.hit, known.answer
+            rows_ = (answer.codes[kept], answer.flags[kept], answer.status[kept])
             answers.append([kept.tolist(), known.hits, *[row.tolist() for row in rows_]])
     finally:
         compiled.fast = FAST
@@ -130,17 +199,79 @@ def test_near_tables_answer_the_same(ids: list[int], asked: list[int], number: i
         assert not any(answers[0][0])
 
 
+@given(ids_, st.integers(0, 2**32))
+def test_near_tables_take_rows_by_index(ids: list[int], seed: int) -> None:
+    """What is read into rows of an answer is kept as if it had been read alone."""
+    random = np.random.default_rng(seed)
+    array = np.unique(np.array(ids, np.int64))
+    n = len(array)
+    rows = record.Decoded(
+        random.integers(0, 65535, (2 * n, 6)).astype(np.uint16),
+        random.integers(0, 9, 2 * n).astype(np.uint16),
+        random.integers(0, 2, 2 * n).astype(np.uint8),
+        np.ones(2 * n, np.bool_),
+    )
+    index = random.permutation(2 * n)[:n]
+    for fast in (FAST, None):
+        compiled.fast = fast
+        try:
+            table = NearTable(1 << 16)
+            moment = table.moment()
+            table.drop(array[:3])
+            table.put(array, 2, rows, moment, index)
+            known = table.get(array, 2)
+        finally:
+            compiled.fast = FAST
+        assert not known.hit[:3].any()
+        hit = known.hit
+        np.testing.assert_array_equal(known.answer.codes[hit], rows.codes[index][hit])
+        np.testing.assert_array_equal(known.answer.flags[hit], rows.flags[index][hit])
+        np.testing.assert_array_equal(known.answer.status[hit], rows.status[index][hit])
+        if n < 10:
+            assert hit[3:].all()
+
+
 def test_arrays_that_are_too_small_are_refused() -> None:
     assert FAST is not None
     ids = np.arange(1, 10)
-    small = np.empty(2, np.uint8)
+    asked = asked_of(ids.tolist())
+    small, state = np.empty(2, np.uint8), bytearray(200)
+    fields = (asked.answer.codes, asked.answer.flags, asked.answer.status)
+    lot = (ids, None, None, None, *fields, state, 1)
+    assert FAST.rows(*lot, bytearray(100), 0) == compiled.GOING
+    for place, wrong in (
+        (4, small),
+        (5, small),
+        (6, small),
+        (7, bytearray(8)),
+        (2, np.array([100])),
+        (2, np.array([-2])),
+        (3, np.arange(2)),
+    ):
+        bad = [*lot[:place], wrong, *lot[place + 1 :]]
+        with pytest.raises(ValueError, match="smaller"):
+            FAST.rows(*bad, bytearray(100), 10)
     with pytest.raises(ValueError, match="smaller"):
-        FAST.rows(ids, bytearray(100), small, small, small, small, 10, 1)
+        FAST.rows(*lot, bytearray(9), 10)
+    reply = b"*10\r\n" + b"$-1\r\n" * 10
+    for place in (1, 3):  # positions beyond the arrays
+        bad = [*lot[:7], bytearray(200), 1]
+        bad[place] = np.full(9, 1 << 40)
+        assert FAST.rows(*bad, bytearray(reply), len(reply)) == compiled.UNUSUAL
     with pytest.raises(ValueError, match="smaller"):
         FAST.near(ids, *[small] * 10, 4, 8, 1)
     with pytest.raises(ValueError, match="smaller"):
         FAST.keep(ids, *[small] * 10, 4, 8, 1)
     with pytest.raises(ValueError, match="smaller"):
-        FAST.mget(ids, b"x", b"short", b"")
+        FAST.mget(ids, None, None, b"x", b"short", b"")
+    with pytest.raises(ValueError, match="smaller"):
+        FAST.mget(ids, np.array([9]), np.array([2]), b"x", bytes(192), b"")
+    with pytest.raises(ValueError, match="smaller"):
+        FAST.mget(ids, None, np.array([20]), b"x", bytes(192), b"")
+    with pytest.raises(ValueError, match="smaller"):
+        FAST.split(ids, np.arange(64), np.empty(3, np.intp), np.empty(65, np.int64), np.empty(4))
     with pytest.raises(TypeError):
         FAST.rows(ids)
+    with pytest.raises(TypeError):
+        FAST.talk([(1, 2)], 1.0)
+    assert [FAST.lowest(np.array(x, np.int64)) for x in ([], [3, -7, 5])] == [1, -7]

@@ -176,6 +176,6 @@ def test_duplicates_and_no_ids(loops: str) -> None:
     table.put(ids, 1, rows(3), table.moment())
     known = table.get(ids, 1)
     assert known.hit.all()
-    assert (known.codes == known.codes[0]).all()
+    assert (known.answer.codes == known.answer.codes[0]).all()
     none = np.empty(0, np.int64)
     assert table.get(none, 1).hit.shape == (0,)

@@ -1,0 +1,76 @@
+/* What the C files share: buffers of numpy arrays, and the hash that places ids. */
+#ifndef TESSERA_FAST_H
+#define TESSERA_FAST_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#define GOLDEN 0x9E3779B97F4A7C15ULL
+#define CODES_BYTES 12
+
+static inline uint64_t load64(const void *at) {
+    uint64_t value;
+    memcpy(&value, at, 8);
+    return value;
+}
+
+static inline void release(Py_buffer *views, int count) {
+    while (count--)
+        if (views[count].obj != NULL) PyBuffer_Release(&views[count]);
+}
+
+/* Views of the first `count` arguments, writable from `writable` on; None is an empty view whose
+ * buf is NULL. 0 on success. */
+static inline int acquire(PyObject *const *args, Py_buffer *views, int count, int writable) {
+    for (int i = 0; i < count; i++) {
+        int flags = i >= writable ? PyBUF_WRITABLE : PyBUF_SIMPLE;
+        if (args[i] == Py_None) {
+            memset(&views[i], 0, sizeof views[i]);
+        } else if (PyObject_GetBuffer(args[i], &views[i], flags) < 0) {
+            release(views, i);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static inline PyObject *too_small(Py_buffer *views, int count) {
+    release(views, count);
+    PyErr_SetString(PyExc_ValueError, "an array is smaller than the ids ask for");
+    return NULL;
+}
+
+#define LOT 9   /* ids, order, groups, index, codes, flags, status, state, version */
+#define VIEWS 8 /* all of them but the version */
+
+enum { GOING = 0, DONE = 1, UNUSUAL = 2, CLOSED = 3, LATE = 4, FAILED = 5 }; /* compiled.py */
+
+struct state { /* decoding.STATE */
+    int64_t result, end;     /* bytes received */
+    int64_t at, group, left; /* where decoding goes on; left: rows of the group, once it began */
+    int64_t begun, row, corrupt, error, pointed; /* pointed: 1 if there is a pointer */
+    uint8_t pointer[24];
+};
+
+struct lot {
+    Py_buffer v[VIEWS];
+    const int64_t *order, *groups, *index;
+    int64_t all;
+    Py_ssize_t ids, rows, count, out; /* rows asked for, groups, rows of the answer */
+    struct state *state;
+    unsigned version;
+};
+
+/* _rows.c */
+int open_lot(struct lot *lot, PyObject *const *args);
+int64_t decode(struct lot *lot, const uint8_t *reply);
+PyObject *scan_rows(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+/* _near.c */
+PyObject *near_rows(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *keep_rows(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+/* _talk.c */
+PyObject *talk(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+
+#endif
