@@ -45,6 +45,8 @@ class RowsReader:
         self._starts: list[NDArray[np.intp] | int] = []  # per group: one start, or all starts
         self._runs: list[tuple[int, int]] = []  # (start, count) of rows stepped over
         self._absent: list[tuple[int, NDArray[np.bool_]]] = []
+        # In mid-group: where its rows begin, how far they were stepped over, misses, rows left.
+        self._going: tuple[int, int, list[int], int] | None = None
 
     def scan(self, buffer: bytearray, end: int) -> bool:
         if not self._careful:
@@ -67,6 +69,10 @@ class RowsReader:
         self._runs = []
         while self._group < len(self.counts):
             count = self.counts[self._group]
+            if self._going is not None:
+                if not self._walk(buffer, 0, end, count):
+                    return False
+                continue
             head = self._head(buffer, end, count)
             if head is None:
                 return False
@@ -117,7 +123,8 @@ class RowsReader:
 
     def _walk(self, buffer: bytearray, at: int, end: int, count: int) -> bool:
         """Step from miss to miss over runs of hits."""
-        first, misses, left = at, [], count
+        first, at, misses, left = self._going or (at, at, [], count)
+        self._going = None
         while left:
             stop = min(end, at + left * _ROW)
             miss = buffer.find(_MISS, at, stop)
@@ -135,6 +142,7 @@ class RowsReader:
             elif left:
                 head = bytes(buffer[at : min(end, at + 5)])
                 if _HIT.startswith(head) or _MISS.startswith(head):
+                    self._going = first, at, misses, left
                     return False
                 raise ProtocolError(f"no row begins with {head!r}")
         if misses:
