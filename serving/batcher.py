@@ -11,17 +11,16 @@ grows with the cost it was served, and the lowest goes next.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from serving.errors import DeadlineExceededError, OverloadedError, ServingError, UnavailableError
+from serving.service_times import ServiceTimes
 from serving.waiting import Job, Ticket, WaitingRoom
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-# Weight of the newest measurement in the running mean of a batch size's seconds.
-SMOOTHING = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +52,6 @@ class Answer(Generic[Out]):
     input_s: float
     compute_s: float
     output_s: float
-
-
-class ServiceTimes:
-    """Seconds that batches of each size take: a running mean, begun by the warm-up's figures."""
-
-    def __init__(self, seconds: Mapping[int, float] | None = None) -> None:
-        self._mean = dict(seconds or {})
-
-    def learn(self, rows: int, seconds: float) -> None:
-        """Take in one measurement."""
-        mean = self._mean.get(rows, seconds)
-        self._mean[rows] = mean + SMOOTHING * (seconds - mean)
-
-    def predict(self, rows: int, limit: int) -> float:
-        """Seconds to serve `rows` in batches of at most `limit`; 0 while nothing is known."""
-        full, rest = divmod(rows, limit)
-        return full * self._batch(limit) + (self._batch(rest) if rest else 0.0)
-
-    def _batch(self, rows: int) -> float:
-        if not self._mean:
-            return 0.0
-        above = [known for known in self._mean if known >= rows]
-        if above:
-            return self._mean[min(above)]
-        largest = max(self._mean)
-        return self._mean[largest] * rows / largest
 
 
 class Batcher(Generic[In, Out]):
@@ -139,10 +112,14 @@ class Batcher(Generic[In, Out]):
             if timer is not None:
                 timer.cancel()
 
-    def predicted_wait_s(self) -> float:
-        """Seconds until an item submitted now would begin, from what waits and what runs."""
+    def predicted_wait_s(self, ticket: Ticket | None = None) -> float:
+        """Seconds until an item with this ticket would begin; None: until all that waits is done.
+
+        Counts what runs, and of what waits only that which would be served before it.
+        """
         running = max(0.0, self._busy_until - time.monotonic())
-        return running + self._times.predict(self._room.rows, self._limits.rows)
+        ahead = self._room.ahead(ticket)
+        return running + sum(self._predict(rows, cost) for rows, cost in ahead)
 
     async def drain(self) -> None:
         """Refuse new items, and return when all that waited are answered."""
@@ -163,15 +140,16 @@ class Batcher(Generic[In, Out]):
         if ticket.deadline is not None:
             if ticket.deadline <= now:
                 raise DeadlineExceededError("the deadline had passed on arrival")
-            wait = self.predicted_wait_s()
-            own = self._times.predict(ticket.rows, self._limits.rows)
+            wait = self.predicted_wait_s(ticket)
+            own = self._predict(ticket.rows, ticket.cost)
             # An idle model always tries: refusing by a prediction that has become too dark would
             # leave nothing to measure, and so go on for ever.
             if wait > 0 and now + wait + own > ticket.deadline:
                 left_ms = (ticket.deadline - now) * 1000
                 raise OverloadedError(
                     f"{left_ms:.0f} ms are left and about {(wait + own) * 1000:.0f} ms are needed; "
-                    "allow more time or come back later"
+                    "allow more time or come back later",
+                    retry_after_s=wait,
                 )
         over = self._room.rows + ticket.rows - self._limits.waiting
         if over > 0 and self._room.rows:
@@ -182,10 +160,17 @@ class Batcher(Generic[In, Out]):
             self._fail(displaced, self._full())
 
     def _full(self) -> OverloadedError:
+        wait = self.predicted_wait_s()
         return OverloadedError(
             f"the queue is full ({self._room.rows} rows of {self._limits.waiting} wait, about "
-            f"{self.predicted_wait_s():.2f} s of work); come back later"
+            f"{wait:.2f} s of work); come back later",
+            retry_after_s=wait,
         )
+
+    def _predict(self, rows: int, cost: int) -> float:
+        """Seconds for rows that are alike and cost so much together."""
+        unit = max(1, cost // rows)
+        return self._times.predict(rows, min(self._limits.rows, self._limits.cost // unit), unit)
 
     def _expire(self, job: Job[In, Answer[Out]]) -> None:
         self._room.discard(job)
@@ -216,7 +201,8 @@ class Batcher(Generic[In, Out]):
     async def _run(self, batch: list[Job[In, Answer[Out]]]) -> None:
         started = time.monotonic()
         rows = sum(job.ticket.rows for job in batch)
-        self._busy_until = started + self._times.predict(rows, self._limits.rows)
+        cost = sum(job.ticket.cost for job in batch)
+        self._busy_until = started + self._predict(rows, cost)
         task = asyncio.ensure_future(self._compute([job.item for job in batch]))
         try:
             await asyncio.wait([task])
@@ -229,7 +215,7 @@ class Batcher(Generic[In, Out]):
             self._fail(batch, error)
             return
         computed = task.result()
-        self._times.learn(rows, time.monotonic() - started)
+        self._times.learn(rows, time.monotonic() - started, max(1, cost // rows))
         for job, result in zip(batch, computed.results, strict=True):
             if isinstance(result, ServingError):
                 job.fail(result)

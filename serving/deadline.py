@@ -49,6 +49,12 @@ def default_lookup_s(ids: int) -> float:
     return max(LOOKUP_FLOOR_S, ids / LOOKUP_IDS_PER_MS / 1000)
 
 
+def from_header(value: str | None) -> Deadline | None:
+    """The deadline that `x-request-timeout-seconds` sets from now; None without the header."""
+    seconds = header_seconds(value)
+    return None if seconds is None else Deadline.after(seconds)
+
+
 def header_seconds(value: str | None) -> float | None:
     """Seconds named by `x-request-timeout-seconds`; None without the header.
 

@@ -5,9 +5,11 @@ what was expected, what was found, what to do. `http.py` turns them into problem
 `/v2` into the protocol's `{"error"}`), gRPC methods into status codes.
 """
 
+import math
 from typing import Any
 
 PROBLEM_PREFIX = "urn:tessera:problem:"
+MAX_RETRY_S = 60
 
 
 class ServingError(Exception):
@@ -17,11 +19,17 @@ class ServingError(Exception):
     slug: str = "internal"
     title: str = "Internal error"
     grpc: str = "INTERNAL"  # name of a grpc.StatusCode
-    retry_after_s: int | None = None
+    retry_after_s: float | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+    @property
+    def retry_after(self) -> str | None:
+        """Whole seconds for the header `retry-after` (RFC 9110, 10.2.3), at least 1; or None."""
+        seconds = self.retry_after_s
+        return None if seconds is None else str(min(MAX_RETRY_S, max(1, math.ceil(seconds))))
 
     @property
     def type(self) -> str:
@@ -43,6 +51,12 @@ class InvalidRequestError(ServingError):
 
     status, slug, title = 400, "invalid-request", "Invalid request"
     grpc = "INVALID_ARGUMENT"
+
+
+class RefusedInputsError(InvalidRequestError):
+    """The runtime computed nothing because of the values it was given (an index out of range)."""
+
+    slug, title = "refused-inputs", "The model cannot compute these inputs"
 
 
 class InvalidIdsError(ServingError):
@@ -102,17 +116,21 @@ class UnsupportedMediaTypeError(ServingError):
 
 
 class OverloadedError(ServingError):
-    """The queue is full; the caller should come back later."""
+    """The queue is full; the caller should come back in `retry_after_s` seconds."""
 
     status, slug, title = 429, "overloaded", "Too many requests"
-    grpc, retry_after_s = "RESOURCE_EXHAUSTED", 1
+    grpc, retry_after_s = "RESOURCE_EXHAUSTED", 1.0
+
+    def __init__(self, detail: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class UnavailableError(ServingError):
     """Something that the answer needs (store, model) does not answer now."""
 
     status, slug, title = 503, "unavailable", "Temporarily unavailable"
-    grpc, retry_after_s = "UNAVAILABLE", 1
+    grpc, retry_after_s = "UNAVAILABLE", 1.0
 
 
 class DeadlineExceededError(ServingError):

@@ -23,7 +23,7 @@ PROBLEM = "tessera.problem"  # of an ASGI scope: slug of the error answered
 
 def error_response(error: ServingError, prefix: str, request_id: str | None) -> Response:
     """The error as problem+json, or as the protocol's `{"error"}` under `/v2`."""
-    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else {}
+    headers = {"retry-after": error.retry_after} if error.retry_after else {}
     if isinstance(error, UnauthenticatedError):
         headers["www-authenticate"] = "Bearer"
     if prefix.startswith("/v2"):

@@ -10,9 +10,10 @@ import asyncio
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,13 @@ MAX_PIXELS = 50_000_000
 # A JPEG is scaled down while it is decoded to no less than this many times the size asked for, so
 # that the final bicubic step still has pixels to average (as Image.thumbnail does).
 REDUCING_GAP = 2.0
+# The filters that preprocessors of image towers name (Pillow's codes 0, 1, 2, 3).
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 # What Pillow's decoders raise on damaged input; they promise no single type. Warnings are here for
 # processes that turn them into errors.
 _DAMAGED = (
@@ -53,6 +61,34 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a tower's pixels must be: their size, and how a picture of another shape gets there.
+
+    stretch: every side is scaled by itself (SigLIP); otherwise the picture covers the size and its
+    centre is cut out (CLIP).
+    """
+
+    height: int
+    width: int
+    stretch: bool = False
+    filter: Image.Resampling = Image.Resampling.BICUBIC
+
+    @classmethod
+    def of(cls, height: int, width: int, rule: object = None) -> "Target":
+        """From a bundle: `rule` is its metadata `resize`, which says in words what to do."""
+        words = rule.lower() if isinstance(rule, str) else ""
+        named = next((name for name in _FILTERS if name in words), "bicubic")
+        return cls(height, width, "stretch" in words, _FILTERS[named])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,28 +132,30 @@ def decode(
     return DecodedImage(pixels, (width, height))
 
 
-def fit(image: DecodedImage, height: int, width: int) -> NDArray[np.uint8]:
-    """Scale to cover height x width (bicubic, antialiased) and cut the centre: uint8 (H, W, 3).
+def fit(image: DecodedImage, target: Target) -> NDArray[np.uint8]:
+    """Bring a picture to the target's size: uint8 (H, W, 3).
 
-    For a square this is "shorter side to height, then centre crop", the rule of CLIP's and SigLIP's
-    preprocessing. Only the part that stays is computed, so a 1 x 1,000,000 px strip costs nothing.
+    Not stretched, it is "shorter side to the size, then centre crop", the rule of CLIP's
+    preprocessing; only the part that stays is computed, so a 1 x 1,000,000 px strip costs nothing.
     """
     h, w = image.pixels.shape[:2]
-    if (h, w) == (height, width):
+    height, width = target.size
+    if (h, w) == target.size:
         return image.pixels
-    scale = max(height / h, width / w)
-    full_h, full_w = max(height, round(h * scale)), max(width, round(w * scale))
-    top, left = (full_h - height) // 2, (full_w - width) // 2
-    box = (
-        left * w / full_w,
-        top * h / full_h,
-        min((left + width) * w / full_w, w),
-        min((top + height) * h / full_h, h),
-    )
+    if target.stretch:
+        box = (0.0, 0.0, float(w), float(h))
+    else:
+        scale = max(height / h, width / w)
+        full_h, full_w = max(height, round(h * scale)), max(width, round(w * scale))
+        top, left = (full_h - height) // 2, (full_w - width) // 2
+        box = (
+            left * w / full_w,
+            top * h / full_h,
+            min((left + width) * w / full_w, w),
+            min((top + height) * h / full_h, h),
+        )
     source = Image.fromarray(image.pixels)
-    resized = source.resize(
-        (width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP
-    )
+    resized = source.resize((width, height), target.filter, box=box, reducing_gap=REDUCING_GAP)
     return np.asarray(resized)
 
 
@@ -131,28 +169,35 @@ class ImagePool:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="image")
         self._max_pixels = max_pixels
 
-    async def decode(self, data: bytes, *, size: tuple[int, int] | None = None) -> DecodedImage:
-        """`decode` off the event loop; raises what it raises.
+    async def run(
+        self, data: bytes, make: Callable[[DecodedImage], _Made], *, size: tuple[int, int]
+    ) -> _Made:
+        """Decode off the event loop and give what `make` makes of the picture in the same thread.
 
-        With `size` (height, width) the picture comes back fitted to it: a few kilobytes that
-        decode to a hundred megabytes are in memory only while a thread works on them.
+        A few kilobytes that decode to a hundred megabytes are in memory only while a thread works
+        on them. size: (height, width), as in `decode`. Raises InvalidImageError.
         """
 
-        def work() -> DecodedImage:
-            image = decode(data, size=size, max_pixels=self._max_pixels)
-            return image if size is None else DecodedImage(fit(image, *size), image.source)
+        def work() -> _Made:
+            return make(decode(data, size=size, max_pixels=self._max_pixels))
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def fit(
-        self, images: Sequence[DecodedImage], height: int, width: int
-    ) -> NDArray[np.uint8]:
+    async def decode(self, data: bytes, target: Target) -> DecodedImage:
+        """`decode` and `fit` off the event loop; raises what they raise."""
+
+        def fitted(image: DecodedImage) -> DecodedImage:
+            return DecodedImage(fit(image, target), image.source)
+
+        return await self.run(data, fitted, size=target.size)
+
+    async def fit(self, images: Sequence[DecodedImage], target: Target) -> NDArray[np.uint8]:
         """Every image through `fit`: uint8 (n, height, width, 3)."""
 
         def stack() -> NDArray[np.uint8]:
-            pixels = np.empty((len(images), height, width, 3), np.uint8)
+            pixels = np.empty((len(images), *target.size, 3), np.uint8)
             for row, image in enumerate(images):
-                pixels[row] = fit(image, height, width)
+                pixels[row] = fit(image, target)
             return pixels
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, stack)

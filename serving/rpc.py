@@ -60,4 +60,6 @@ class Calls:
         if error is not None:
             context.set_code(getattr(grpc.StatusCode, error.grpc))
             context.set_details(error.detail)
+            if error.retry_after is not None:
+                context.set_trailing_metadata((("retry-after", error.retry_after),))
         return answer

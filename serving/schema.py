@@ -4,7 +4,7 @@ Unknown fields are refused. The lookup route reads and writes the same shapes wi
 these objects (rows are too many); they are then only its documentation.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,7 @@ MAX_LOOKUP_IDS = 100_000
 MAX_BATCH_ITEMS = 1_000
 
 AdId = Annotated[int | str, Field(description="integer 1..2^63-1, as a number or decimal string")]
+VectorType = Literal["float32", "float16"]
 Codes = Annotated[list[int], Field(min_length=6, max_length=6)]
 
 
@@ -113,10 +114,11 @@ class DeleteResponse(Shape):
 
 
 class EmbedRequest(Shape):
-    """Either images (base64) or texts."""
+    """Either images (base64) or texts; `dtype`: of the vectors that come back."""
 
     images: list[str] | None = None
     texts: list[str] | None = None
+    dtype: VectorType = "float32"
 
 
 class EmbedResponse(Shape):

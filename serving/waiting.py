@@ -5,6 +5,7 @@ the cost they were served, and each client's jobs in their order. No clock and n
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class WaitingRoom(Generic[In, Out]):
         self._of: dict[str, OrderedDict[Job[In, Out], None]] = {}
         self._queues: dict[Hashable, dict[int, dict[str, OrderedDict[Job[In, Out], None]]]] = {}
         self._rows_of: dict[str, int] = {}
+        # Rows and cost by group, priority and client.
+        self._loads: dict[tuple[Hashable, int, str], tuple[int, int]] = {}
         self._virtual: dict[str, float] = {}
         self._now = 0.0  # virtual time of the last job that was taken
 
@@ -75,6 +78,7 @@ class WaitingRoom(Generic[In, Out]):
         self._of[ticket.client][job] = None
         self._rows_of[ticket.client] += ticket.rows
         self.rows += ticket.rows
+        self._load(ticket, 1)
 
     def discard(self, job: Job[In, Out]) -> None:
         """Take a job out, if it still waits."""
@@ -83,6 +87,7 @@ class WaitingRoom(Generic[In, Out]):
         if mine is None or job not in mine:
             return
         del mine[job]
+        self._load(ticket, -1)
         self.rows -= ticket.rows
         self._rows_of[ticket.client] -= ticket.rows
         if not mine:
@@ -96,6 +101,30 @@ class WaitingRoom(Generic[In, Out]):
             del levels[ticket.priority]
         if not levels:
             del self._queues[ticket.group]
+
+    def ahead(self, ticket: Ticket | None) -> list[tuple[int, int]]:
+        """Rows and cost, a pair for each group, of what is served before a newcomer; None: of all.
+
+        What is less urgent is not; of what is as urgent, another client's only up to the cost that
+        the newcomer's own client would then have been served.
+        """
+        costs: dict[str, int] = {}  # of what is as urgent, by client
+        if ticket is not None:
+            for (_, priority, client), (_, cost) in self._loads.items():
+                if priority == ticket.priority:
+                    costs[client] = costs.get(client, 0) + cost
+            own = costs.pop(ticket.client, 0) + ticket.cost
+        found: dict[Hashable, tuple[int, int]] = {}
+        for (group, priority, client), (rows, cost) in self._loads.items():
+            if ticket is not None:
+                if priority > ticket.priority:
+                    continue
+                if priority == ticket.priority and costs.get(client, 0) > own:
+                    share = own / costs[client]
+                    rows, cost = math.ceil(rows * share), math.ceil(cost * share)
+            before = found.get(group, (0, 0))
+            found[group] = before[0] + rows, before[1] + cost
+        return list(found.values())
 
     def take(self, rows: int, cost: int) -> list[Job[In, Out]]:
         """The next batch, at most `rows` and `cost`; its first job even if that alone is more."""
@@ -146,6 +175,15 @@ class WaitingRoom(Generic[In, Out]):
         for job in jobs:
             self.discard(job)
         return jobs
+
+    def _load(self, ticket: Ticket, sign: int) -> None:
+        key = ticket.group, ticket.priority, ticket.client
+        rows, cost = self._loads.get(key, (0, 0))
+        left = rows + sign * ticket.rows
+        if left:
+            self._loads[key] = left, cost + sign * ticket.cost
+        else:
+            del self._loads[key]
 
     def _turn(self, job: Job[In, Out]) -> tuple[float, float]:
         return self._virtual[job.ticket.client], job.queued_at

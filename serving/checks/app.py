@@ -23,6 +23,7 @@ from serving.checks.verdicts import Relevance, Risk
 from serving.config import AppArgs
 from serving.errors import (
     InvalidRequestError,
+    OverloadedError,
     ServingError,
     UnavailableError,
 )
@@ -106,6 +107,9 @@ class Checks:
                 masses.append(one.value.label_mass)
                 results.append(result(ad_id, one))
                 self._judged.inc(tags={"task": task, "outcome": one.source})
+        shed = [error for error in errors if isinstance(error, OverloadedError)]
+        if len(shed) == len(rows):
+            raise shed[0]  # nothing was answered: 429 says when to come back
         return _json({"results": results, "degraded": self._degraded(errors, masses)})
 
     def _degraded(

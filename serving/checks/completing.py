@@ -55,8 +55,11 @@ class Records:
         """Flags and block of one ad; False when there is no record of it (yet).
 
         A verdict's block is a mark of its own: a new verdict lifts only that, never a human's.
-        Raises FeatureStoreError.
+        Flags that a human has set are left as they are. Raises FeatureStoreError.
         """
+        before = await self._store.lookup([ad_id])
+        if before.status[0] == Status.HIT and Flag.HUMAN in Flag(int(before.flags[0])):
+            return True
         flags = policy.flags(risk.categories, risk.verdict)
         clear = (Flag.PENDING | Flag.REVIEW | _CATEGORY_BITS) & ~flags
         if (

@@ -7,28 +7,39 @@ engine for all asks that came while the former calls were on their way.
 import asyncio
 import contextvars
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from serving.errors import ServingError, UnavailableError
+from serving.errors import OverloadedError, ServingError, UnavailableError
 from serving.llm.asks import Ask, Read
 
 _Value = TypeVar("_Value")
+SMOOTHING = 0.2  # weight of the newest call in the running rate
 
 logger = logging.getLogger("tessera.checks")
 
 
 class Flights(Generic[_Value]):
-    """Tasks by key. A waiter that goes away cancels nothing: the result is kept, others wait."""
+    """Tasks by key. A waiter that goes away cancels nothing: the result is kept, others wait.
 
-    def __init__(self) -> None:
+    most: flights at a time; nobody who gives up takes his with him, so they must be bounded.
+    """
+
+    def __init__(self, most: int = 4096) -> None:
         self._tasks: dict[Hashable, asyncio.Task[_Value]] = {}
+        self._most = most
 
     def join(self, key: Hashable, make: Callable[[], Awaitable[_Value]]) -> "asyncio.Task[_Value]":
-        """The task of `key`, started if there is none."""
+        """The task of `key`, started if there is none. Raises OverloadedError."""
         task = self._tasks.get(key)
         if task is None:
+            if len(self._tasks) >= self._most:
+                raise OverloadedError(
+                    f"{len(self._tasks)} verdicts are being made, which is all that may be at a "
+                    "time; come back later"
+                )
 
             async def run() -> _Value:
                 try:
@@ -65,6 +76,7 @@ class Reader:
 
     CALLS = 8  # on their way at once
     ASKS = 256  # in one call
+    WAITING = 4096  # asks that may wait for a call; what comes then is refused
 
     def __init__(self, engine: Reads, labels: tuple[int, ...], timeout_s: float) -> None:
         self._engine = engine
@@ -72,9 +84,15 @@ class Reader:
         self._timeout_s = timeout_s
         self._waiting: deque[tuple[Ask, asyncio.Future[Read]]] = deque()
         self._calls: set[asyncio.Task[None]] = set()
+        self._rate = 1000.0  # asks a second of late; a guess until the first call returns
 
     async def read(self, asks: Sequence[Ask]) -> list[Read]:
-        """All reads, in order. Raises the first ServingError among them."""
+        """All reads, in order. Raises the first ServingError among them, OverloadedError."""
+        if self._waiting and len(self._waiting) + len(asks) > self.WAITING:
+            raise OverloadedError(
+                f"{len(self._waiting)} asks wait for the engine; come back later",
+                retry_after_s=len(self._waiting) / max(1.0, self._rate),
+            )
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in asks]
         if not self._waiting:
@@ -101,8 +119,11 @@ class Reader:
     async def _call(self, batch: Sequence[tuple[Ask, "asyncio.Future[Read]"]]) -> None:
         asks = [ask for ask, _ in batch]
         found: Sequence[Read | ServingError]
+        started = time.monotonic()
         try:
             found = await self._engine.read(asks, self._labels, self._timeout_s)
+            rate = len(asks) * len(self._calls) / max(1e-3, time.monotonic() - started)
+            self._rate += SMOOTHING * (rate - self._rate)
         except ServingError as error:
             found = [error] * len(batch)
         except asyncio.CancelledError:

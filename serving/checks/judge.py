@@ -18,10 +18,17 @@ from serving.checks.subjects import Subject
 from serving.checks.understander import Understander
 from serving.checks.verdicts import Caption, Relevance, Risk, Scope, VerdictStore
 from serving.deadline import Deadline
-from serving.errors import DeadlineExceededError, ServingError
+from serving.errors import (
+    DeadlineExceededError,
+    OverloadedError,
+    ServingError,
+    UnavailableError,
+)
 
 _Kind = TypeVar("_Kind", bound=Relevance | Risk | Caption)
 Source = Literal["cache", "llm"]
+# A row's key in a scope, and what asks the model for it.
+_Task = tuple[Callable[[Scope, int], bytes], Callable[[int], Awaitable[_Kind]]]
 
 logger = logging.getLogger("tessera.checks")
 
@@ -50,14 +57,22 @@ class Desk(Generic[_Kind]):
         """One result a key, in order; `make(row)` asks the model for a row."""
         found = await self._store.get(keys)
         flights: dict[int, asyncio.Task[_Kind]] = {}
+        refused: dict[int, ServingError] = {}
         for row, value in enumerate(found):
             if value is None:
-                flights[row] = self._flights.join(keys[row], self._made(keys[row], make, row))
+                try:
+                    flights[row] = self._flights.join(keys[row], self._made(keys[row], make, row))
+                except OverloadedError as error:
+                    refused[row] = error
         if flights:
             # Not wait_for: it would cancel what others wait for too.
             await asyncio.wait(set(flights.values()), timeout=deadline.remaining_s)
         return [
-            _landed(flights[row]) if value is None else Judged(value, "cache")
+            Judged(value, "cache")
+            if value is not None
+            else refused[row]
+            if row in refused
+            else _landed(flights[row])
             for row, value in enumerate(found)
         ]
 
@@ -75,8 +90,16 @@ class Desk(Generic[_Kind]):
         return run
 
 
+class ScopeChangedError(UnavailableError):
+    """What a verdict was to be stored under is not what it was made with any more."""
+
+
 class Judge:
-    """Answers checks under one policy and one model. `versions`: of both, for keys and answers."""
+    """Answers checks under one policy and one model.
+
+    scope: what verdicts are stored under now; another one once images are no longer looked at, or
+    are again. A verdict that was made while it changed is not stored, and is made anew.
+    """
 
     def __init__(
         self, policy: Policy, understander: Understander, scope: Callable[[], Scope], client: Any
@@ -92,31 +115,60 @@ class Judge:
         self, query: str, subjects: Sequence[Subject], deadline: Deadline
     ) -> list[Judged[Relevance] | ServingError]:
         """Does each ad answer the query?"""
-        scope = self._scope()
-        keys = [scope.key("relevance", subject.content, query) for subject in subjects]
-        return await self._relevance.judge(
-            keys, lambda row: self._understander.relevance(query, subjects[row]), deadline
-        )
+
+        def key(scope: Scope, row: int) -> bytes:
+            return scope.key("relevance", subjects[row].content, query)
+
+        def make(row: int) -> Awaitable[Relevance]:
+            return self._understander.relevance(query, subjects[row])
+
+        return await self._judged(self._relevance, len(subjects), (key, make), deadline)
 
     async def risk(
         self, subjects: Sequence[Subject], deadline: Deadline, priority: int
     ) -> list[Judged[Risk] | ServingError]:
         """What is wrong with each ad?"""
-        scope = self._scope()
-        keys = [scope.key("risk", subject.content) for subject in subjects]
-        return await self._risk.judge(
-            keys, lambda row: self._understander.risk(subjects[row], priority), deadline
-        )
+
+        def key(scope: Scope, row: int) -> bytes:
+            return scope.key("risk", subjects[row].content)
+
+        def make(row: int) -> Awaitable[Risk]:
+            return self._understander.risk(subjects[row], priority)
+
+        return await self._judged(self._risk, len(subjects), (key, make), deadline)
 
     async def caption(self, subject: Subject, deadline: Deadline) -> Judged[Caption]:
         """What the image shows. Raises ServingError."""
-        key = self._scope().key("caption", subject.content)
-        found = await self._captions.judge(
-            [key], lambda _: self._understander.caption(subject), deadline
-        )
-        if isinstance(found[0], ServingError):
-            raise found[0]
-        return found[0]
+
+        def key(scope: Scope, _row: int) -> bytes:
+            return scope.key("caption", subject.content)
+
+        def make(_row: int) -> Awaitable[Caption]:
+            return self._understander.caption(subject)
+
+        (found,) = await self._judged(self._captions, 1, (key, make), deadline)
+        if isinstance(found, ServingError):
+            raise found
+        return found
+
+    async def _judged(
+        self, desk: Desk[_Kind], rows: int, task: _Task[_Kind], deadline: Deadline
+    ) -> list[Judged[_Kind] | ServingError]:
+        key, make = task
+        found: list[Judged[_Kind] | ServingError] = []
+        for _ in range(2):  # the second time with what was learned about the scope meanwhile
+            scope = self._scope()
+
+            async def checked(row: int, scope: Scope = scope) -> _Kind:
+                value = await make(row)
+                if self._scope() != scope:
+                    raise ScopeChangedError("the model's inputs have changed meanwhile; ask again")
+                return value
+
+            found = await desk.judge([key(scope, row) for row in range(rows)], checked, deadline)
+            if not any(isinstance(one, ScopeChangedError) for one in found):
+                break
+        return found
 
 
 def _landed(task: "asyncio.Task[_Kind]") -> Judged[_Kind] | ServingError:

@@ -17,7 +17,7 @@ from export import Bundle, Repository
 from export.checks import Encoder
 from export.errors import ExportError
 from serving.errors import NotFoundError, UnavailableError
-from serving.image import ImagePool
+from serving.image import ImagePool, Target
 from serving.models.handles import ModelHandle
 from serving.session import Runtime, Session, open_session
 
@@ -47,7 +47,7 @@ class Sight:
         self._name = encoder.name if encoder else "image_encoder"
         # Made with the adapter: without one there is nobody to ask.
         self._handle = ModelHandle(self._name) if self._adapter else None
-        self._served: tuple[str, int, int] | None = None  # version, height, width
+        self._served: tuple[str, Target] | None = None  # version, and what its pixels must be
         self._kept: OrderedDict[bytes, Soft] = OrderedDict()
 
     async def open(self) -> None:
@@ -68,7 +68,8 @@ class Sight:
                 "served: images are not looked at"
             )
         _, height, width, _ = bundle.manifest.graphs["model"].inputs[0].shape
-        self._served = version, int(height), int(width)
+        target = Target.of(int(height), int(width), bundle.manifest.metadata.get("resize"))
+        self._served = version, target
 
     async def look(self, picture: bytes, images: ImagePool) -> Soft | None:
         """Soft tokens (n, H), or None when images are not looked at. Raises ServingError."""
@@ -80,16 +81,20 @@ class Sight:
         kept = self._kept.get(name)
         if kept is None:
             kept = await self._make(picture, images)
+            if kept is None:
+                return None
             self._kept[name] = kept
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return kept
 
-    async def _make(self, picture: bytes, images: ImagePool) -> Soft:
+    async def _make(self, picture: bytes, images: ImagePool) -> Soft | None:
         try:
             features = await self._features(picture, images)
         except NotFoundError:  # another version serves by now
             await self.open()
+            if self.blind is not None:
+                return None
             features = await self._features(picture, images)
         adapter: Any = self._adapter
         out = await asyncio.to_thread(adapter.run, {"features": features})
@@ -100,8 +105,8 @@ class Sight:
         """(1, D) float32, as the image encoder gives them."""
         if self._served is None or self._handle is None:
             raise UnavailableError(f"{self._name} does not serve yet")
-        version, height, width = self._served
-        image = await images.decode(picture, size=(height, width))
-        pixels = await images.fit([image], height, width)
+        version, target = self._served
+        image = await images.decode(picture, target)
+        pixels = await images.fit([image], target)
         out = await self._handle.infer({"pixels": pixels}, version)
         return out["image_features"].astype(np.float32, copy=False)

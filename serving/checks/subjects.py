@@ -14,6 +14,7 @@ from feature_store.keys import Keys
 from serving.errors import NotFoundError, ServingError, UnavailableError
 from serving.ingest.ads import Ad
 from serving.ingest.content import CONTENT, THUMBNAIL
+from serving.ingest.content_scripts import PICTURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,20 @@ class Subjects:
         ]
 
     async def picture(self, subject: Subject) -> bytes | None:
-        """The encoded image of a subject, None when it has none. Raises UnavailableError."""
+        """The encoded image of a subject, None when it has none.
+
+        Raises UnavailableError, also when the ad has other content by now: its picture would not
+        be that of the words that were read, nor of the key that the verdict gets.
+        """
         if subject.ad_id is None or subject.picture is not None:
             return subject.picture
+        keys = [self._keys.content(subject.ad_id, kind) for kind in (CONTENT, THUMBNAIL)]
+        found: tuple[bytes | None, bytes | None]
         try:
-            found: bytes | None = await self._client.get(
-                self._keys.content(subject.ad_id, THUMBNAIL)
-            )
+            found = await self._client.eval(PICTURE, len(keys), *keys)
         except RedisError as error:
             raise UnavailableError(f"the feature store failed: {error}") from error
-        return found
+        content, picture = found
+        if content != subject.content:
+            raise UnavailableError(f"ad {subject.ad_id} has changed meanwhile; ask again")
+        return picture

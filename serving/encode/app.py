@@ -13,6 +13,8 @@ from ray import serve
 
 from serving import http
 from serving.config import AppArgs
+from serving.cores import available_cores
+from serving.deadline import from_header
 from serving.encode import forms
 from serving.encode.handles import ServedEncoder
 from serving.encode.pipeline import IMAGE, TEXT
@@ -20,7 +22,6 @@ from serving.errors import InvalidImageError
 from serving.image import DecodedImage, ImagePool
 from serving.replica import Replica, bind
 from serving.schema import EmbedRequest, EmbedResponse, TokenizeRequest, TokenizeResponse
-from serving.session import available_cores
 
 BODY_LIMIT_BYTES = 64 << 20
 # 8 x 8 px, red: small enough for a documentation page, and it works.
@@ -39,11 +40,13 @@ class Encodes:
 
     async def decode(self, images: Sequence[bytes | None]) -> list[DecodedImage | None]:
         """Every picture, in order; InvalidImageError names the row."""
-        size = await self.encoder.size() if any(images) else None
+        if all(data is None for data in images):
+            return [None] * len(images)
+        target = await self.encoder.target()
 
         async def one(row: int, data: bytes | None) -> DecodedImage | None:
             try:
-                return None if data is None else await self._images.decode(data, size=size)
+                return None if data is None else await self._images.decode(data, target)
             except InvalidImageError as error:
                 raise InvalidImageError(f"image {row}: {error.detail}") from error
 
@@ -80,16 +83,18 @@ def create(replica: Replica, encodes: Encodes) -> FastAPI:
     async def embed(request: Request) -> Response:
         """Unit vectors of images or texts, which lie in one space.
 
-        `Accept: application/octet-stream` answers with float32 rows, little-endian; their shape,
-        model and version are then in the headers `x-tessera-*`.
+        `Accept: application/octet-stream` answers with rows of `dtype`, little-endian; their
+        shape, dtype, model and version are then in the headers `x-tessera-*`.
         """
+        deadline = from_header(request.headers.get("x-request-timeout-seconds"))
         pairs = await forms.read_embed(request)
         images = await encodes.decode(pairs.images)
-        vectors, towers = await encodes.encoder.embed(images, pairs.texts)
+        vectors, towers = await encodes.encoder.embed(images, pairs.texts, deadline)
         rows.inc(len(vectors), tags={"route": "embed"})
         model = TEXT if pairs.images[0] is None else IMAGE
         origin = {"model": model, "version": towers.versions[model]}
-        return forms.write_embed(vectors, origin, request.headers.get("accept"))
+        given = vectors.astype(pairs.dtype, copy=False)
+        return forms.write_embed(given, origin, request.headers.get("accept"))
 
     @app.post(
         "/tokenize",
@@ -99,11 +104,13 @@ def create(replica: Replica, encodes: Encodes) -> FastAPI:
     )
     async def tokenize(request: Request) -> Response:
         """Semantic IDs of vectors, or of images and texts as pairs by position (null: missing)."""
+        deadline = from_header(request.headers.get("x-request-timeout-seconds"))
         asked = await forms.read_tokenize(request)
         if isinstance(asked, forms.Pairs):
-            encoded = await encodes.encoder.encode(await encodes.decode(asked.images), asked.texts)
+            images = await encodes.decode(asked.images)
+            encoded = await encodes.encoder.encode(images, asked.texts, deadline)
         else:
-            encoded = await encodes.encoder.tokenize(asked)
+            encoded = await encodes.encoder.tokenize(asked, deadline)
         rows.inc(len(encoded.codes), tags={"route": "tokenize"})
         return forms.write_tokenize(encoded)
 
@@ -112,7 +119,7 @@ def create(replica: Replica, encodes: Encodes) -> FastAPI:
 
 _EMBED_EXAMPLES = {
     "texts": {"value": {"texts": ["red shoes", "a blue hat"]}},
-    "images": {"value": {"images": [EXAMPLE_IMAGE]}},
+    "images": {"value": {"images": [EXAMPLE_IMAGE], "dtype": "float16"}},
 }
 _TOKENIZE_EXAMPLES = {
     "texts": {"value": {"texts": ["red shoes"]}},
@@ -123,7 +130,8 @@ _FILES = {
         "schema": {
             "type": "object",
             "properties": {
-                "images": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                "dtype": {"type": "string", "enum": ["float32", "float16"]},
             },
         }
     }

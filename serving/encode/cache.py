@@ -9,12 +9,14 @@ import asyncio
 import contextvars
 import hashlib
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from serving.encode.pipeline import Infer, Tensors
-from serving.errors import UnavailableError
+from serving.deadline import Deadline
+from serving.encode.pipeline import Infer
+from serving.errors import DeadlineExceededError, OverloadedError, UnavailableError
+from serving.tensors import Tensors
 
 CACHE_BYTES = 64 << 20
 # What Python keeps beside a row's numbers: the key, the dictionary and the array's header.
@@ -38,10 +40,24 @@ class CachedInfer:
         self._filling: set[asyncio.Task[None]] = set()
         self.bytes = 0
 
-    async def __call__(self, name: str, tensors: Tensors) -> Tensors:
+    async def __call__(
+        self, name: str, tensors: Tensors, deadline: Deadline | None = None
+    ) -> Tensors:
         if name not in self._models:
-            return await self._infer(name, tensors)
+            return await self._infer(name, tensors, deadline)
         keys = _keys(name, tensors)
+        while True:
+            shared = any(key in self._flights for key in keys)
+            try:
+                return await self._rows_of(name, keys, tensors, deadline)
+            except (DeadlineExceededError, OverloadedError):
+                # Somebody else's deadline may have ended what was shared, not this caller's.
+                if not shared or (deadline is not None and deadline.expired):
+                    raise
+
+    async def _rows_of(
+        self, name: str, keys: Sequence[bytes], tensors: Tensors, deadline: Deadline | None
+    ) -> Tensors:
         new = {key: row for row, key in enumerate(keys) if not self._known(key)}
         if new:
             loop = asyncio.get_running_loop()
@@ -49,7 +65,7 @@ class CachedInfer:
                 self._flights[key] = loop.create_future()
             # In a context of its own: Serve cancels the calls of a request that goes away.
             task = asyncio.create_task(
-                self._fill(name, tensors, new), context=contextvars.Context()
+                self._fill(name, tensors, new, deadline), context=contextvars.Context()
             )
             self._filling.add(task)  # it goes on for the others if this caller leaves
             task.add_done_callback(self._filling.discard)
@@ -67,11 +83,13 @@ class CachedInfer:
     def _known(self, key: bytes) -> bool:
         return key in self._rows or key in self._flights
 
-    async def _fill(self, name: str, tensors: Tensors, new: dict[bytes, int]) -> None:
+    async def _fill(
+        self, name: str, tensors: Tensors, new: dict[bytes, int], deadline: Deadline | None
+    ) -> None:
         """Compute the new rows and land their flights, with a result or an error."""
         picked = list(new.values())
         task = asyncio.ensure_future(
-            self._infer(name, {key: array[picked] for key, array in tensors.items()})
+            self._infer(name, {key: array[picked] for key, array in tensors.items()}, deadline)
         )
         await asyncio.wait([task])
         cancelled = UnavailableError("the model's call was cancelled; ask again")

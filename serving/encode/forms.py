@@ -1,13 +1,13 @@
 """What `/v1/encode` is sent, and what it answers, as bytes.
 
 In: JSON or multipart bodies. Out: pictures' bytes, texts and vectors that are checked; and back,
-JSON or rows of float32.
+JSON or rows of float32 or float16.
 """
 
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 from serving import http
 from serving.encode.pipeline import Encoded, Vectors
 from serving.errors import InvalidImageError, InvalidRequestError, UnsupportedMediaTypeError
-from serving.schema import EmbedRequest, TokenizeRequest
+from serving.schema import EmbedRequest, TokenizeRequest, VectorType
 
 MAX_ITEMS = 1000
 MAX_VECTORS = 10_000
@@ -29,21 +29,21 @@ BINARY = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Pictures (still encoded) and texts by position; None is a missing side."""
+    """Pictures (still encoded) and texts by position; None is a missing side. dtype: of answers."""
 
     images: list[bytes | None]
     texts: list[str | None]
+    dtype: VectorType = "float32"
 
 
 async def read_embed(request: Request) -> Pairs:
     """The body of an embed request: images or texts, not both. Raises ServingError."""
     if _content_type(request) == "multipart/form-data":
-        images = await _files(request)
-        return Pairs(list(images), [None] * len(images))
+        return await _files(request)
     body = await http.json_body(request, EmbedRequest)
     if (body.images is None) == (body.texts is None):
         raise InvalidRequestError("expected either `images` or `texts`; send one of them")
-    return _pairs(body.images, body.texts)
+    return replace(_pairs(body.images, body.texts), dtype=body.dtype)
 
 
 async def read_tokenize(request: Request) -> Pairs | Vectors:
@@ -63,12 +63,16 @@ async def read_tokenize(request: Request) -> Pairs | Vectors:
         return np.asarray(body.vectors, np.float32)
 
 
-def write_embed(vectors: Vectors, origin: Mapping[str, str], accept: str | None) -> Response:
-    """Vectors as JSON beside `origin` (model, version), or as float32 rows, little-endian."""
+def write_embed(
+    vectors: NDArray[np.floating[Any]], origin: Mapping[str, str], accept: str | None
+) -> Response:
+    """Vectors as JSON beside `origin` (model, version), or as rows of bytes, little-endian."""
     if accept is not None and BINARY in accept:
         headers = {f"x-tessera-{name}": value for name, value in origin.items()}
         headers["x-tessera-shape"] = ",".join(map(str, vectors.shape))
-        return Response(vectors.astype("<f4").tobytes(), headers=headers, media_type=BINARY)
+        headers["x-tessera-dtype"] = vectors.dtype.name
+        raw = vectors.astype(vectors.dtype.newbyteorder("<"), copy=False).tobytes()
+        return Response(raw, headers=headers, media_type=BINARY)
     return _json({"vectors": _rows(vectors), **origin})
 
 
@@ -123,12 +127,14 @@ def _decode(row: int, image: str | None) -> bytes | None:
         raise InvalidImageError(f"images[{row}]: expected base64: {error}") from error
 
 
-async def _files(request: Request) -> list[bytes]:
+async def _files(request: Request) -> Pairs:
     async with request.form(max_files=MAX_ITEMS, max_fields=10) as form:
-        parts = [part for _, part in form.multi_items()]
-        files = [await part.read() for part in parts if isinstance(part, UploadFile)]
-    if len(files) != len(parts):
-        raise UnsupportedMediaTypeError("expected image files only; send texts as JSON")
+        parts = form.multi_items()
+        files = [await part.read() for _, part in parts if isinstance(part, UploadFile)]
+    fields = {name: value for name, value in parts if isinstance(value, str)}
+    if set(fields) - {"dtype"}:
+        raise UnsupportedMediaTypeError("expected image files and `dtype`; send texts as JSON")
     if not files:
         raise InvalidRequestError("expected at least one image file")
-    return files
+    asked = http.validate(EmbedRequest, fields)
+    return Pairs(list(files), [None] * len(files), asked.dtype)

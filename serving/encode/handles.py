@@ -15,6 +15,7 @@ import numpy as np
 
 from export import Bundle, Repository
 from export.errors import ExportError
+from serving.deadline import Deadline
 from serving.encode.cache import CachedInfer
 from serving.encode.pipeline import (
     IMAGE,
@@ -23,14 +24,14 @@ from serving.encode.pipeline import (
     TEXT,
     Encoded,
     Encoder,
-    Tensors,
     Towers,
     Vectors,
 )
 from serving.encode.text import TextTokenizer
 from serving.errors import NotFoundError, UnavailableError
-from serving.image import DecodedImage, ImagePool
+from serving.image import DecodedImage, ImagePool, Target
 from serving.models.handles import ModelHandle
+from serving.tensors import Tensors
 
 # One call's tensors stay below gRPC's and HAProxy's comfort; the batcher joins the parts again.
 CALL_BYTES = 2 << 20
@@ -43,7 +44,9 @@ _Answer = TypeVar("_Answer")
 class Handle(Protocol):
     """One model, wherever it is: a `ModelHandle`, or a model of this process in tools and tests."""
 
-    async def infer(self, tensors: Tensors, version: str | None = None) -> Tensors:
+    async def infer(
+        self, tensors: Tensors, version: str | None = None, deadline: Deadline | None = None
+    ) -> Tensors:
         """Run the default graph at `version`; NotFoundError if another one serves."""
 
     async def version(self) -> str:
@@ -57,7 +60,9 @@ class ModelHandles:
         self._handles = handles
         self._versions = versions
 
-    async def __call__(self, name: str, tensors: Tensors) -> Tensors:
+    async def __call__(
+        self, name: str, tensors: Tensors, deadline: Deadline | None = None
+    ) -> Tensors:
         """Run the model's default graph, in parts of at most CALL_BYTES."""
         rows = len(next(iter(tensors.values())))
         row_bytes = sum(array.nbytes for array in tensors.values()) // max(rows, 1)
@@ -67,6 +72,7 @@ class ModelHandles:
                 self._handles[name].infer(
                     {key: array[at : at + step] for key, array in tensors.items()},
                     self._versions[name],
+                    deadline,
                 )
                 for at in range(0, rows, step)
             )
@@ -100,7 +106,8 @@ def towers(bundles: dict[str, Bundle]) -> Towers:
     path = bundles[TEXT].file(str(settings.get("file", "tokenizer.json")))
     tokenizer = TextTokenizer(path, int(settings.get("max_length", 128)))
     versions = {name: bundle.manifest.version for name, bundle in bundles.items()}
-    return Towers(tokenizer, (int(height), int(width)), int(dimension), versions)
+    target = Target.of(int(height), int(width), image.metadata.get("resize"))
+    return Towers(tokenizer, target, int(dimension), versions)
 
 
 async def served_versions(handles: Mapping[str, Handle]) -> dict[str, str]:
@@ -149,34 +156,40 @@ class ServedEncoder:
         await served_versions(self._handles)
 
     async def encode(
-        self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
+        self,
+        images: Sequence[DecodedImage | None],
+        texts: Sequence[str | None],
+        deadline: Deadline | None = None,
     ) -> Encoded:
         """See `Encoder.encode`."""
-        return await self._run(lambda encoder: encoder.encode(images, texts))
+        return await self._run(lambda encoder: encoder.encode(images, texts, deadline))
 
     async def embed(
-        self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
+        self,
+        images: Sequence[DecodedImage | None],
+        texts: Sequence[str | None],
+        deadline: Deadline | None = None,
     ) -> tuple[Vectors, Towers]:
         """See `Encoder.embed`; with what made the vectors."""
 
         async def call(encoder: Encoder) -> tuple[Vectors, Towers]:
-            return await encoder.embed(images, texts), encoder.towers
+            return await encoder.embed(images, texts, deadline), encoder.towers
 
         return await self._run(call)
 
-    async def tokenize(self, vectors: Vectors) -> Encoded:
+    async def tokenize(self, vectors: Vectors, deadline: Deadline | None = None) -> Encoded:
         """See `Encoder.tokenize`. Raises InvalidRequestError for vectors of another length."""
 
         async def call(encoder: Encoder) -> Encoded:
             encoder.check(vectors)
-            codes, margin = await encoder.tokenize(vectors)
+            codes, margin = await encoder.tokenize(vectors, deadline)
             return Encoded(vectors, codes, margin, encoder.version)
 
         return await self._run(call)
 
-    async def size(self) -> tuple[int, int]:
-        """(H, W) that pictures are fitted to: what a decoder may shrink them towards."""
-        return (await self._open(None)).towers.size
+    async def target(self) -> Target:
+        """What pictures are fitted to: what a decoder may shrink them towards."""
+        return (await self._open(None)).towers.target
 
     async def _run(self, call: Callable[[Encoder], Awaitable[_Answer]]) -> _Answer:
         encoder = await self._open(None)

@@ -13,11 +13,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.deadline import Deadline
 from serving.encode.text import TextTokenizer, TokenRows
 from serving.errors import InvalidContentError, InvalidRequestError
-from serving.image import DecodedImage, ImagePool
+from serving.image import DecodedImage, ImagePool, Target
+from serving.tensors import Tensors
 
-Tensors = dict[str, NDArray[np.generic]]
 Vectors = NDArray[np.float32]
 
 IMAGE, TEXT, SEMANTIC_ID = "image_encoder", "text_encoder", "semantic_id"
@@ -27,7 +28,9 @@ MODELS = (IMAGE, TEXT, SEMANTIC_ID)
 class Infer(Protocol):
     """Runs the model called `name`: named arrays in, named arrays out."""
 
-    async def __call__(self, name: str, tensors: Tensors, /) -> Tensors: ...
+    async def __call__(
+        self, name: str, tensors: Tensors, deadline: Deadline | None = None, /
+    ) -> Tensors: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,11 @@ class Encoded:
 class Towers:
     """What the encoder must know of its models: their versions and how their inputs are made.
 
-    size: (H, W) of the image tower's pixels. dimension: D of the vectors. versions: by model name.
+    target: the image tower's pixels. dimension: D of the vectors. versions: by model name.
     """
 
     tokenizer: TextTokenizer
-    size: tuple[int, int]
+    target: Target
     dimension: int
     versions: Mapping[str, str]
 
@@ -76,19 +79,25 @@ class Encoder:
         return self.towers.version
 
     async def encode(
-        self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
+        self,
+        images: Sequence[DecodedImage | None],
+        texts: Sequence[str | None],
+        deadline: Deadline | None = None,
     ) -> Encoded:
-        """Embed n pairs and give each its six codes. Raises InvalidContentError."""
-        vectors = await self.embed(images, texts)
-        codes, margin = await self.tokenize(vectors)
+        """Embed n pairs and give each its six codes. Raises ServingError."""
+        vectors = await self.embed(images, texts, deadline)
+        codes, margin = await self.tokenize(vectors, deadline)
         return Encoded(vectors, codes, margin, self.version)
 
     async def embed(
-        self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
+        self,
+        images: Sequence[DecodedImage | None],
+        texts: Sequence[str | None],
+        deadline: Deadline | None = None,
     ) -> Vectors:
         """Vectors of n pairs, float32 (n, D): unit(image + text), or the one that is there.
 
-        A blank text counts as missing. Raises InvalidContentError.
+        A blank text counts as missing. Raises InvalidContentError, and what the models raise.
         """
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images and {len(texts)} texts are not pairs")
@@ -100,19 +109,21 @@ class Encoder:
                     f"row {row}: expected an image or a text that is not blank; found neither"
                 )
         seen, read = await asyncio.gather(
-            self._image_features(list(pictures.values())),
-            self._text_features(list(strings.values())),
+            self._image_features(list(pictures.values()), deadline),
+            self._text_features(list(strings.values()), deadline),
         )
         both = np.zeros((2, len(images), self.towers.dimension), np.float32)
         both[0, list(pictures)] = seen
         both[1, list(strings)] = read
         return fuse(both[0], both[1])
 
-    async def tokenize(self, vectors: Vectors) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    async def tokenize(
+        self, vectors: Vectors, deadline: Deadline | None = None
+    ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
         """Codes uint16 (n, 6) and margins float32 (n, 6) of vectors float32 (n, D)."""
         if not len(vectors):
             return np.zeros((0, 6), np.uint16), np.zeros((0, 6), np.float32)
-        out = await self._infer(SEMANTIC_ID, {"features": vectors})
+        out = await self._infer(SEMANTIC_ID, {"features": vectors}, deadline)
         return out["codes"].astype(np.uint16), out["margin"].astype(np.float32)
 
     def check(self, vectors: Vectors) -> None:
@@ -124,25 +135,27 @@ class Encoder:
         if not np.isfinite(vectors).all():
             raise InvalidRequestError("expected finite vectors; found NaN or infinity")
 
-    async def _image_features(self, images: Sequence[DecodedImage]) -> Vectors:
+    async def _image_features(
+        self, images: Sequence[DecodedImage], deadline: Deadline | None
+    ) -> Vectors:
         if not images:
             return np.zeros((0, self.towers.dimension), np.float32)
-        pixels = await self._images.fit(images, *self.towers.size)
-        out = await self._infer(IMAGE, {"pixels": pixels})
+        pixels = await self._images.fit(images, self.towers.target)
+        out = await self._infer(IMAGE, {"pixels": pixels}, deadline)
         return out["image_features"].astype(np.float32, copy=False)
 
-    async def _text_features(self, texts: Sequence[str]) -> Vectors:
+    async def _text_features(self, texts: Sequence[str], deadline: Deadline | None) -> Vectors:
         features = np.zeros((len(texts), self.towers.dimension), np.float32)
         if texts:
             groups = await asyncio.to_thread(self.towers.tokenizer, texts)
-            parts = await asyncio.gather(*(self._read(group) for group in groups))
+            parts = await asyncio.gather(*(self._read(group, deadline) for group in groups))
             for group, part in zip(groups, parts, strict=True):
                 features[group.rows] = part
         return features
 
-    async def _read(self, group: TokenRows) -> Vectors:
+    async def _read(self, group: TokenRows, deadline: Deadline | None) -> Vectors:
         tokens: Tensors = {"input_ids": group.input_ids, "attention_mask": group.attention_mask}
-        out = await self._infer(TEXT, tokens)
+        out = await self._infer(TEXT, tokens, deadline)
         return out["text_features"].astype(np.float32, copy=False)
 
 

@@ -46,7 +46,7 @@ class IngestDeployment:
 
 def create(replica: Replica, indexer: Indexer) -> FastAPI:
     """The HTTP app of ingest."""
-    app = http.create_app(replica, body_limit_bytes=BODY_LIMIT_BYTES, ready=indexer.ready)
+    app = http.create_app(replica, body_limit_bytes=BODY_LIMIT_BYTES, ready=indexer.writer.ready)
     ads = replica.metrics.counter("tessera_ingested_ads", "ads taken in", ("outcome",))
     write, admin = [http.requires("write")], [http.requires("admin")]
 
@@ -85,9 +85,9 @@ def create(replica: Replica, indexer: Indexer) -> FastAPI:
         number = parse_id(ad_id)
         asked = await http.json_body(request, BlockRequest)
         if blocked:
-            replicated = await indexer.block(number, asked.reason)
+            replicated = await indexer.writer.block(number, asked.reason)
         else:
-            replicated = await indexer.unblock(number)
+            replicated = await indexer.writer.unblock(number)
         replica.logger.warning(
             "blocked" if blocked else "unblocked",
             extra={"fields": {"ad_id": number, "reason": asked.reason, "replicated": replicated}},
@@ -110,7 +110,7 @@ def create(replica: Replica, indexer: Indexer) -> FastAPI:
     async def delete(ad_id: str) -> DeleteResponse:
         """The ad has ended: its record and content are removed."""
         number = parse_id(ad_id)
-        await indexer.delete(number)
+        await indexer.writer.end(number)
         return DeleteResponse(ad_id=number, status="MISS")
 
     return app

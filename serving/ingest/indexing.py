@@ -5,23 +5,19 @@ holds up its neighbours. No Ray here: the encoder reaches its models through a c
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-import numpy as np
-from redis.exceptions import RedisError
-
-from feature_store import AsyncFeatureStore, Flag
-from feature_store.errors import FeatureStoreError
+from feature_store import Flag
 from serving.encode.pipeline import Encoded
-from serving.errors import ServingError, UnavailableError
-from serving.image import DecodedImage, ImagePool
+from serving.errors import ServingError
+from serving.image import DecodedImage, ImagePool, Target, fit
 from serving.ingest.ads import Ad
-from serving.ingest.content import Content, ContentStore, thumbnail
+from serving.ingest.content import THUMBNAIL_PX, Content, thumbnail
+from serving.ingest.writing import Writer
 from serving.lookup.rows import flag_names
 
-_Result = TypeVar("_Result")
 CHUNK = 32  # ads that are decoded, encoded and written together
 
 
@@ -36,7 +32,7 @@ class Indexed:
     flags: Flag
 
     def answer(self) -> dict[str, Any]:
-        """The JSON of the answer. Without checks no verdict is known: null, flag PENDING."""
+        """The JSON of the answer: no verdict is made here, `flags` say what an earlier one said."""
         return {
             "ad_id": self.ad_id,
             "version": self.version,
@@ -50,45 +46,40 @@ class Indexed:
 class Encodes(Protocol):
     """An encoder of pairs, near or behind handles."""
 
+    async def target(self) -> Target:
+        """What pictures are fitted to."""
+
     async def encode(
         self, images: Sequence[DecodedImage | None], texts: Sequence[str | None], /
     ) -> Encoded:
         """Vectors, codes and margins of n pairs."""
 
 
-class Owes(Protocol):
-    """Where risk verdicts are asked for; nobody waits for them here."""
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is left of a picture once it is decoded: pixels for the encoder and a small JPEG."""
 
-    async def add(self, ad_ids: Sequence[int], /) -> None:
-        """Owe verdicts for ads whose content is written. Raises redis.RedisError."""
-
-    async def remove(self, ad_id: int, /) -> None:
-        """The ad has ended. Raises redis.RedisError."""
+    image: DecodedImage
+    thumbnail: bytes
 
 
 class Indexer:
     """Brings ads into one store through one encoder."""
 
-    def __init__(
-        self,
-        encoder: Encodes,
-        store: AsyncFeatureStore,
-        contents: ContentStore,
-        images: ImagePool,
-        owed: Owes,
-    ) -> None:
-        self._owed = owed
+    def __init__(self, encoder: Encodes, writer: Writer, images: ImagePool) -> None:
         self._encoder = encoder
-        self._store = store
-        self._contents = contents
         self._images = images
-        self._active: str | None = None
+        self.writer = writer
 
     async def index(self, ads: Sequence[Ad]) -> list[Indexed | ServingError]:
         """Index every ad, chunk by chunk; one result an ad, in order."""
+        try:
+            sequences = await self.writer.sequences([ad.ad_id for ad in ads])
+        except ServingError as error:
+            return [error] * len(ads)
         results: list[Indexed | ServingError] = []
-        for start in range(0, len(ads), CHUNK):
-            results += await self._index_chunk(ads[start : start + CHUNK])
+        for at in range(0, len(ads), CHUNK):
+            results += await self._index_chunk(ads[at : at + CHUNK], sequences[at : at + CHUNK])
         return results
 
     async def index_one(self, ad: Ad) -> Indexed:
@@ -98,95 +89,68 @@ class Indexer:
             raise result
         return result
 
-    async def ready(self) -> None:
-        """Raises UnavailableError while the store does not answer."""
-        await _stored(self._store.versions())
-
-    async def block(self, ad_id: int, reason: str) -> int:
-        """Take an ad down; how many replicas of the store have it."""
-        return (await _stored(self._store.block([ad_id], reason, source="human"))).replicated
-
-    async def unblock(self, ad_id: int) -> int:
-        """Lift a human's mark; how many replicas of the store have it."""
-        return (await _stored(self._store.unblock([ad_id], source="human"))).replicated
-
-    async def delete(self, ad_id: int) -> None:
-        """The ad has ended: its record goes first, so that no lookup finds half of it."""
-        await _stored(self._owed.remove(ad_id))  # a verdict on its way counts no more
-        await _stored(self._store.delete([ad_id]))
-        await _stored(self._contents.delete(ad_id))
-
-    async def _index_chunk(self, ads: Sequence[Ad]) -> list[Indexed | ServingError]:
-        images = await asyncio.gather(*(self._decode(ad) for ad in ads))
-        good = [row for row, image in enumerate(images) if not isinstance(image, ServingError)]
-        results: list[Indexed | ServingError | None] = [
-            image if isinstance(image, ServingError) else None for image in images
-        ]
+    async def _index_chunk(
+        self, ads: Sequence[Ad], sequences: Sequence[int]
+    ) -> list[Indexed | ServingError]:
+        pictures = await asyncio.gather(*(self._decode(ad) for ad in ads))
+        results: dict[int, Indexed | ServingError] = {}
+        good: list[tuple[int, Picture | None]] = []
+        for row, picture in enumerate(pictures):
+            if isinstance(picture, ServingError):
+                results[row] = picture
+            else:
+                good.append((row, picture))
+        rows = [row for row, _ in good]
         try:
-            found = await self._write([ads[row] for row in good], [images[row] for row in good])
+            found: Sequence[Indexed | ServingError] = await self._write(
+                [ads[row] for row in rows],
+                [picture for _, picture in good],
+                [sequences[row] for row in rows],
+            )
         except ServingError as error:
             found = [error] * len(good)
-        for row, result in zip(good, found, strict=True):
-            results[row] = result
-        return [result for result in results if result is not None]
+        results.update(zip(rows, found, strict=True))
+        return [results[row] for row in range(len(ads))]
 
-    async def _decode(self, ad: Ad) -> DecodedImage | ServingError | None:
+    async def _decode(self, ad: Ad) -> Picture | ServingError | None:
+        """A picture in the two sizes that are needed; the whole of it lives in a thread alone."""
         if ad.image is None:
             return None
         try:
-            return await self._images.decode(ad.image)
+            target = await self._encoder.target()
+
+            def reduce(image: DecodedImage) -> Picture:
+                fitted = DecodedImage(fit(image, target), image.source)
+                return Picture(fitted, thumbnail(image))
+
+            side = max(*target.size, THUMBNAIL_PX)
+            return await self._images.run(ad.image, reduce, size=(side, side))
         except ServingError as error:
             return error
 
-    async def _write(self, ads: Sequence[Ad], images: Sequence[Any]) -> list[Any]:
+    async def _write(
+        self, ads: Sequence[Ad], pictures: Sequence[Picture | None], sequences: Sequence[int]
+    ) -> list[Indexed | ServingError]:
         if not ads:
             return []
+        images = [None if picture is None else picture.image for picture in pictures]
         encoded = await self._encoder.encode(images, [ad.words or None for ad in ads])
-        pictures = await asyncio.gather(
-            *(asyncio.to_thread(thumbnail, image) if image else _none() for image in images)
+        kept = await self.writer.write(
+            [
+                Content(
+                    ad,
+                    encoded.vectors[row],
+                    encoded.codes[row],
+                    encoded.version,
+                    None if picture is None else picture.thumbnail,
+                    sequences[row],
+                )
+                for row, (ad, picture) in enumerate(zip(ads, pictures, strict=True))
+            ]
         )
-        # Content first: whoever finds a record finds its content too.
-        await _stored(
-            self._contents.write(
-                [
-                    Content(ad, vector, encoded.version, picture)
-                    for ad, vector, picture in zip(ads, encoded.vectors, pictures, strict=True)
-                ]
-            )
-        )
-        # Before the record: one that says PENDING is always owed its verdict.
-        await _stored(self._owed.add([ad.ad_id for ad in ads]))
-        ids = np.array([ad.ad_id for ad in ads], np.int64)
-        flags = np.full(len(ads), Flag.PENDING, np.uint16)
-        await _stored(self._store.write(ids, encoded.codes, flags, version=encoded.version))
-        # Again: the verdict may have been settled on the record that this one replaces.
-        await _stored(self._owed.add([ad.ad_id for ad in ads]))
-        await self._activate(encoded.version)
         return [
-            Indexed(ad.ad_id, encoded.version, codes, [round(m, 6) for m in margin], Flag.PENDING)
-            for ad, codes, margin in zip(
-                ads, encoded.codes.tolist(), encoded.margin.tolist(), strict=True
+            Indexed(ad.ad_id, encoded.version, codes, [round(m, 6) for m in margin], flags)
+            for ad, codes, margin, flags in zip(
+                ads, encoded.codes.tolist(), encoded.margin.tolist(), kept, strict=True
             )
         ]
-
-    async def _activate(self, version: str) -> None:
-        """Make the first version of an empty store the active one; later ones wait for coverage."""
-        if self._active is not None:
-            return
-        versions = await _stored(self._store.versions())
-        self._active = next((v.name for v in versions if v.state == "active"), None)
-        if self._active is None:
-            await _stored(self._store.activate(version))
-            self._active = version
-
-
-async def _none() -> None:
-    return None
-
-
-async def _stored(call: Awaitable[_Result]) -> _Result:
-    """The result of a store call; its failures as UnavailableError."""
-    try:
-        return await call
-    except (FeatureStoreError, RedisError) as error:
-        raise UnavailableError(f"the feature store failed: {error}") from error

@@ -20,6 +20,7 @@ from serving.errors import ConfigurationError, UnavailableError
 from serving.image import ImagePool
 from serving.ingest.content import ContentStore
 from serving.ingest.indexing import Indexer
+from serving.ingest.writing import Stores, Writer
 
 IMAGE_THREADS = 2
 TIMEOUT_S = 5.0
@@ -30,12 +31,12 @@ async def open_indexer(settings: Settings) -> Indexer:
     try:
         store = await AsyncFeatureStore.connect(settings.redis_url, namespace=settings.namespace)
         client = connect(settings.redis_url)
-        contents, owed = ContentStore(client, store.keys), Owed(client, store.keys)
+        stores = Stores(store, ContentStore(client, store.keys), Owed(client, store.keys))
     except FeatureStoreError as error:
         kind = ConfigurationError if isinstance(error, ValueError) else UnavailableError
         raise kind(str(error)) from error
     images = ImagePool(IMAGE_THREADS, max_pixels=settings.image_pixels)
-    return Indexer(ServedEncoder(settings.models, images), store, contents, images, owed)
+    return Indexer(ServedEncoder(settings.models, images), Writer(stores), images)
 
 
 def connect(url: str) -> Any:

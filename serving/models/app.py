@@ -5,6 +5,7 @@ replica holds one version of the bundle; the constructor warms it up, which gate
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,13 +19,20 @@ from serving.config import AppArgs
 from serving.models import routes
 from serving.models.model import Call, Model
 from serving.models.service import ModelService
+from serving.providers import Device
 from serving.replica import Replica, bind
-from serving.session import Device, Runtime, Tensors
+from serving.session import Runtime
+from serving.tensors import Tensors
 from serving.waiting import DEFAULT_PRIORITY, Ticket
 
 
 class ModelOptions(BaseModel):
-    """`options` of a model application. version: the one to open first. Rows bound a batch."""
+    """`options` of a model application.
+
+    version: the one to open first. A batch holds at most batch_rows and, where rows have open axes,
+    batch_cost of their elements (tokens). engines: folder in which device `tensorrt` keeps what it
+    has built.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,7 +41,9 @@ class ModelOptions(BaseModel):
     device: Device = "auto"
     threads: int | None = Field(None, ge=1)
     batch_rows: int = Field(32, ge=1, le=4096)
+    batch_cost: int = Field(8192, ge=1)
     waiting_rows: int = Field(4096, ge=1)
+    engines: Path | None = None
 
 
 @serve.deployment(name="model")
@@ -49,8 +59,8 @@ class ModelDeployment(ModelService):
         self._model = Model(
             Repository(self._replica.settings.models),
             options.model,
-            Runtime(options.device, options.threads),
-            Limits(rows=options.batch_rows, waiting=options.waiting_rows),
+            Runtime(options.device, options.threads, options.batch_rows, options.engines),
+            Limits(options.batch_rows, options.batch_cost, options.waiting_rows),
         )
         await self._model.load(options.version)
 

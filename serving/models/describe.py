@@ -11,7 +11,7 @@ from export.manifest import Graph, Manifest, TensorSpec
 from serving.batcher import Limits
 from serving.models.datatypes import PROTOCOL_NAMES
 from serving.models.protocol import EXTENSIONS, SERVER_NAME
-from serving.session import batch_axis
+from serving.tensors import batch_axis
 from serving.waiting import DEFAULT_PRIORITY, PRIORITIES
 
 PLATFORM = "onnxruntime_onnx"

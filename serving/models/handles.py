@@ -6,8 +6,9 @@ In: a model's name. Out: its answers; whatever goes wrong between is one of our 
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
+from serving.deadline import Deadline
 from serving.errors import ServingError, UnavailableError
-from serving.session import Tensors
+from serving.tensors import Tensors
 
 # Opening and warming a version takes as long as the model is large.
 LOAD_S = 300.0
@@ -27,9 +28,13 @@ class ModelHandle:
         self._failures = (RayError, RayServeException, TimeoutError)
         self._handle: Any = serve.get_deployment_handle("model", app_name=name)
 
-    async def infer(self, tensors: Tensors, version: str | None = None) -> Tensors:
+    async def infer(
+        self, tensors: Tensors, version: str | None = None, deadline: Deadline | None = None
+    ) -> Tensors:
         """Run the default graph at `version`. Raises ServingError."""
-        answer: Tensors = await self._ask(self._handle.infer.remote(tensors, version=version))
+        timeout_s = None if deadline is None else deadline.remaining_s
+        call = self._handle.infer.remote(tensors, version=version, timeout_s=timeout_s)
+        answer: Tensors = await self._ask(call)
         return answer
 
     async def version(self) -> str:

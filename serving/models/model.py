@@ -16,7 +16,8 @@ from export.errors import NotFoundError as BundleNotFoundError
 from serving.batcher import Limits
 from serving.errors import ConfigurationError, NotFoundError, ServingError, UnavailableError
 from serving.models.servable import Outcome, Servable
-from serving.session import Runtime, Tensors
+from serving.session import Runtime
+from serving.tensors import Tensors
 from serving.waiting import Ticket
 
 logger = logging.getLogger("tessera.models")

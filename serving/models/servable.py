@@ -14,20 +14,14 @@ import numpy as np
 
 from export import Bundle
 from export.manifest import Manifest
-from serving.batcher import Answer, Batcher, Computed, Limits, ServiceTimes
-from serving.errors import InvalidRequestError, NotFoundError, ServingError
+from serving.batcher import Answer, Batcher, Computed, Limits
+from serving.errors import InvalidRequestError, NotFoundError, RefusedInputsError, ServingError
 from serving.models.datatypes import Array
 from serving.models.signature import Work, check
 from serving.models.statistics import Statistics
-from serving.session import (
-    RefusedInputsError,
-    Runtime,
-    Session,
-    Tensors,
-    batch_axis,
-    open_session,
-    warm_up,
-)
+from serving.service_times import ServiceTimes
+from serving.session import Runtime, Session, open_session, warm_cost, warm_up
+from serving.tensors import Tensors, batch_axis
 from serving.waiting import Ticket
 
 # Fine enough that little is computed on padding, few enough that a runtime's buffers settle.
@@ -78,7 +72,7 @@ class GraphRunner:
         self.batch_rows = efficient_rows(times)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="session")
         bounded = replace(limits, rows=self.batch_rows)
-        self._batcher = Batcher(self._compute, bounded, ServiceTimes(times))
+        self._batcher = Batcher(self._compute, bounded, ServiceTimes(times, warm_cost(session)))
 
     async def infer(self, inputs: Tensors, ticket: Ticket) -> tuple[Answer[Tensors], ...]:
         """Answers for the request's pieces, in order; more rows than a batch holds are cut up."""
@@ -87,12 +81,13 @@ class GraphRunner:
             raise InvalidRequestError(
                 f"{work.rows} rows: expected at most {self.limits.waiting} a request; send parts"
             )
-        if self.axis is None or work.rows <= self.batch_rows:
+        step = min(self.batch_rows, max(1, self.limits.cost * work.rows // work.cost))
+        if self.axis is None or work.rows <= step:
             return (await self._batcher.submit(inputs, _for(ticket, work, work.rows)),)
         tasks = []
-        for at in range(0, work.rows, self.batch_rows):
-            piece = {name: array[at : at + self.batch_rows] for name, array in inputs.items()}
-            rows = min(self.batch_rows, work.rows - at)
+        for at in range(0, work.rows, step):
+            piece = {name: array[at : at + step] for name, array in inputs.items()}
+            rows = min(step, work.rows - at)
             submitted = self._batcher.submit(piece, _for(ticket, work, rows))
             tasks.append(asyncio.ensure_future(submitted))
         try:

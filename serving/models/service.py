@@ -15,7 +15,7 @@ from serving.models.model import Call, Model
 from serving.models.protocol import InferenceRequest, respond
 from serving.models.servable import Servable
 from serving.replica import Replica
-from serving.session import Tensors
+from serving.tensors import Tensors
 from serving.waiting import Ticket
 
 _SERVICE = "/inference.GRPCInferenceService/"

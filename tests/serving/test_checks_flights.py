@@ -11,8 +11,8 @@ from feature_store.keys import Keys
 from serving.checks.flights import Flights
 from serving.checks.owed import Owed
 from serving.encode.cache import CachedInfer
-from serving.encode.pipeline import Tensors
-from serving.errors import UnavailableError
+from serving.errors import OverloadedError, UnavailableError
+from serving.tensors import Tensors
 
 REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
 
@@ -42,7 +42,7 @@ async def test_work_that_is_cancelled_is_unavailable_and_can_be_asked_anew() -> 
 async def test_a_cancelled_model_call_leaves_no_content_stuck() -> None:
     calls = 0
 
-    async def infer(_name: str, tensors: Tensors) -> Tensors:
+    async def infer(_name: str, tensors: Tensors, _deadline: object = None) -> Tensors:
         nonlocal calls
         calls += 1
         if calls == 1:
@@ -64,3 +64,19 @@ async def test_a_lease_is_lost_when_the_ad_is_owed_anew_or_ends(valkey_url: str)
         await owed.add([1], 0.0)
         await owed.remove(2)
         assert [await owed.holds(ad_id, lease) for ad_id in (1, 2, 3)] == [False, False, True]
+
+
+async def test_flights_are_bounded() -> None:
+    flights, gate = Flights[int](most=2), asyncio.Event()
+
+    async def held() -> int:
+        await gate.wait()
+        return 1
+
+    first, second = flights.join("a", held), flights.join("b", held)
+    assert flights.join("a", held) is first  # to join one costs nothing
+    with pytest.raises(OverloadedError):
+        flights.join("c", held)
+    gate.set()
+    assert await first + await second == 2
+    assert await flights.join("c", held) == 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,24 @@ from export.prompts import Renderer
 from feature_store import Flag, Status
 from serving.checks import opening
 from serving.checks.app import create
+from serving.checks.flights import Reader
 from serving.checks.opening import Bench
 from serving.checks.policy import Policy
+from serving.checks.subjects import Subject
+from serving.checks.verdicts import Risk
+from serving.errors import UnavailableError
 from serving.ingest.ads import Ad
 from serving.ingest.content import Content, ContentStore
 from serving.ingest.opening import connect
 from serving.llm.deployment import LlmOptions, shape_of
 from serving.replica import Replica
 from tests.serving.checks_support import KnownEngine, words_bundle
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 @dataclass
@@ -35,13 +45,20 @@ class Parts:
     http: httpx.AsyncClient
     contents: ContentStore
 
-    async def put(self, ad_id: int, title: str, text: str = "") -> None:
+    async def put(
+        self, ad_id: int, title: str, text: str = "", picture: bytes | None = None
+    ) -> None:
         """As ingest does: content, owed, record."""
-        vector = np.ones(4, np.float32) / 2
-        await self.contents.write([Content(Ad(ad_id, title, text, None), vector, "e1-s1", None)])
+        vector, codes = np.ones(4, np.float32) / 2, np.arange(6, dtype=np.uint16)
+        (sequence,) = await self.contents.sequences([ad_id])
+        ad = Ad(ad_id, title, text, picture)
+        await self.contents.write([Content(ad, vector, codes, "e1-s1", picture, sequence)])
         await self.bench.owed.add([ad_id], 0)
-        codes = np.arange(6, dtype=np.uint16)[None]
-        await self.bench.store.write([ad_id], codes, [Flag.PENDING], version="e1-s1")
+        await self.bench.store.write([ad_id], codes[None], [Flag.PENDING], version="e1-s1")
+
+    @property
+    def readers(self) -> list[Reader]:
+        return list(self.bench.judge._understander._readers.values())
 
     async def post(self, route: str, **body: Any) -> httpx.Response:
         return await self.http.post(f"/{route}", json=body)
@@ -73,8 +90,7 @@ async def parts(
     bench = await opening.open_bench(replica, LlmOptions(), engine)
     with pytest.raises(Exception, match="starting"):
         bench.engine.check()
-    while bench.engine._away is not None:
-        await asyncio.sleep(0.001)
+    await until(lambda: bench.engine._away is None)
     client = connect(valkey_url)
     transport = httpx.ASGITransport(create(replica, bench))
     async with httpx.AsyncClient(transport=transport, base_url="http://checks") as http:
@@ -101,8 +117,7 @@ async def test_many_who_ask_at_once_are_one_ask(parts: Parts) -> None:
     parts.engine.gate.clear()
     body = {"query": "dress", "ads": [{"title": "casino"}]}
     waiting = [asyncio.create_task(parts.results("relevance", **body)) for _ in range(20)]
-    while not parts.engine.asked:
-        await asyncio.sleep(0.001)
+    await until(lambda: bool(parts.engine.asked))
     waiting[0].cancel()  # one who goes away takes nothing from the others
     parts.engine.gate.set()
     found = await asyncio.gather(*waiting[1:])
@@ -197,8 +212,7 @@ async def test_an_engine_that_is_away_is_said_at_once(parts: Parts) -> None:
     assert parts.engine.calls == calls  # the circuit is open: nobody waits for it
     assert (await parts.http.get("/readyz")).status_code == 503
     parts.engine.away = None
-    while parts.bench.engine._away is not None:
-        await asyncio.sleep(0.01)
+    await until(lambda: parts.bench.engine._away is None)
     found = await parts.results("risk", ads=[{"title": "hat"}])
     assert found[0]["source"] == "llm"
 
@@ -210,8 +224,9 @@ async def test_a_verdict_that_is_late_is_stored_for_the_next(parts: Parts) -> No
     assert answer["degraded"][0]["what"] == "deadline"
     parts.engine.gate.set()
     source = None
-    while source != "cache":
-        source = (await parts.results("risk", ads=[{"title": "dress"}]))[0]["source"]
+    async with asyncio.timeout(30):
+        while source != "cache":
+            source = (await parts.results("risk", ads=[{"title": "dress"}]))[0]["source"]
     assert len(parts.engine.asked) == 10
 
 
@@ -239,8 +254,7 @@ async def test_an_ad_that_changes_while_it_is_judged_is_judged_again(parts: Part
     await parts.put(1, "dress")
     parts.engine.gate.clear()
     turn = asyncio.create_task(parts.bench.completer.turn())
-    while not parts.engine.asked:
-        await asyncio.sleep(0.001)
+    await until(lambda: bool(parts.engine.asked))
     await parts.put(1, "casino")
     parts.engine.gate.set()
     assert await turn == 1
@@ -259,8 +273,9 @@ async def test_what_is_owed_survives_an_engine_that_is_away(parts: Parts) -> Non
     assert await parts.bench.owed.count() == 1
     parts.engine.away = None
     worker = asyncio.create_task(parts.bench.completer.run(parts.bench.engine))
-    while await parts.bench.owed.count():
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(30):
+        while await parts.bench.owed.count():
+            await asyncio.sleep(0.02)
     worker.cancel()
     await parts.bench.store.activate("e1-s1")
     assert (await parts.bench.store.lookup([1])).status.tolist() == [Status.BLOCKED]
@@ -268,7 +283,77 @@ async def test_what_is_owed_survives_an_engine_that_is_away(parts: Parts) -> Non
 
 async def test_an_ad_that_has_ended_is_owed_nothing(parts: Parts) -> None:
     await parts.put(1, "dress")
-    await parts.contents.delete(1)
+    (sequence,) = await parts.contents.sequences([1])
+    await parts.contents.end(1, sequence)
     assert await parts.bench.completer.turn() == 1
     assert await parts.bench.owed.count() == 0
     assert not parts.engine.asked
+
+
+async def test_a_verdict_whose_scope_changes_is_made_anew_and_stored_where_it_belongs(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder that serves is found out by looking: the first ask knows it too late."""
+    judge, sight = parts.bench.judge, parts.bench.sight
+    monkeypatch.setattr(sight, "blind", None)
+    seeing = judge._scope()
+    make = judge._understander.risk
+
+    async def finds_out(subject: Subject, priority: int) -> Risk:
+        sight.blind = "another encoder serves"
+        return await make(subject, priority)
+
+    monkeypatch.setattr(judge._understander, "risk", finds_out)
+    found = await parts.results("risk", ads=[{"title": "casino"}])
+    assert (found[0]["verdict"], found[0]["source"]) == ("block", "llm")
+    blind = judge._scope()
+    assert blind != seeing
+    async with asyncio.timeout(10):
+        keys = [key async for key in parts.bench.client.scan_iter(b"ads:j:risk:*")]
+    assert [blind.model_version.encode() in key for key in keys] == [True]
+
+
+async def test_a_picture_is_never_that_of_later_content(parts: Parts) -> None:
+    await parts.put(1, "casino", picture=b"first")
+    (subject,) = await parts.bench.subjects.read([1])
+    assert isinstance(subject, Subject)
+    assert await parts.bench.subjects.picture(subject) == b"first"
+    await parts.put(1, "casino", picture=b"second")
+    with pytest.raises(UnavailableError, match="has changed"):
+        await parts.bench.subjects.picture(subject)
+
+
+async def test_flags_of_a_human_outlive_verdicts(parts: Parts) -> None:
+    store = parts.bench.store
+    await parts.put(1, "casino")
+    await store.activate("e1-s1")
+    await store.update_flags([1], int(Flag.HUMAN), int(Flag.PENDING))
+    assert await parts.bench.completer.turn() == 1
+    found = await store.lookup([1])
+    assert (found.status[0], found.flags[0]) == (Status.HIT, Flag.HUMAN)
+    assert await parts.bench.owed.count() == 0
+
+
+async def test_more_asks_than_may_wait_are_refused_and_say_when_to_come_back(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reader, "WAITING", 20)
+    monkeypatch.setattr(Reader, "CALLS", 1)
+    monkeypatch.setattr(Reader, "ASKS", 10)
+    parts.engine.gate.clear()
+
+    def ask(title: str) -> asyncio.Task[list[dict[str, Any]]]:  # ten asks
+        return asyncio.create_task(parts.results("risk", ads=[{"title": title}]))
+
+    held = [ask("casino")]
+    await until(lambda: len(parts.engine.asked) == 10)
+    held += [ask("casino 1"), ask("casino 2")]
+    await until(lambda: sum(len(r._waiting) for r in parts.readers) == 20)
+    answer = await parts.post("risk", ads=[{"title": "one more"}])
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
+    mixed = (await parts.post("risk", ads=[{"title": "and more"}, {"title": ""}])).json()
+    assert [d["what"] for d in mixed["degraded"]] == ["llm"]
+    parts.engine.gate.set()
+    found = await asyncio.gather(*held)
+    assert [rows[0]["verdict"] for rows in found] == ["block"] * 3

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serving.errors import InvalidImageError
-from serving.image import DecodedImage, ImagePool, decode, fit
+from serving.image import DecodedImage, ImagePool, Target, decode, fit
 
+BICUBIC, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
+STRETCHED = Target(48, 48, stretch=True)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -193,10 +195,10 @@ def test_damage_is_an_error_of_ours_or_a_picture(kind: str, edits: list[tuple[fl
 def test_fit_covers_and_cuts_the_centre() -> None:
     wide = np.zeros((96, 288, 3), np.uint8)
     wide[:, :96], wide[:, 96:192], wide[:, 192:] = RED, GREEN, BLUE
-    cut = fit(DecodedImage(wide, (288, 96)), 96, 96)
+    cut = fit(DecodedImage(wide, (288, 96)), Target(96, 96))
     assert cut.shape == (96, 96, 3)
     assert corners(cut) == [GREEN] * 4
-    tall = fit(DecodedImage(wide.transpose(1, 0, 2).copy(), (96, 288)), 48, 48)
+    tall = fit(DecodedImage(wide.transpose(1, 0, 2).copy(), (96, 288)), Target(48, 48))
     assert corners(tall) == [GREEN] * 4
 
 
@@ -206,7 +208,7 @@ def test_fit_is_resize_then_centre_crop() -> None:
     photo = Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).resize((300, 200))
     whole = photo.resize((144, 96), Image.Resampling.BICUBIC)
     expected = np.asarray(whole.crop((24, 0, 120, 96))).astype(int)
-    found = fit(DecodedImage(np.asarray(photo), photo.size), 96, 96).astype(int)
+    found = fit(DecodedImage(np.asarray(photo), photo.size), Target(96, 96)).astype(int)
     assert np.abs(found - expected)[:, 2:-2].max() <= 1
     assert np.abs(found - expected).mean() < 0.5
 
@@ -220,14 +222,44 @@ def test_fit_is_resize_then_centre_crop() -> None:
 )
 def test_fit_keeps_flat_colours_at_every_shape(h: int, w: int, height: int, width: int) -> None:
     flat = np.full((h, w, 3), 77, np.uint8)
-    out = fit(DecodedImage(flat, (w, h)), height, width)
+    out = fit(DecodedImage(flat, (w, h)), Target(height, width))
     assert out.shape == (height, width, 3)
     assert np.abs(out.astype(int) - 77).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("rule", "stretch", "how"),
+    [
+        ("RGB, stretch to 96x96 (bilinear, antialiased)", True, Image.Resampling.BILINEAR),
+        ("RGB, shorter side, centre crop to 96x96 (lanczos, antialiased)", False, LANCZOS),
+        ("exif-transpose, RGB, shorter side to 96 (bicubic, antialiased)", False, BICUBIC),
+        (None, False, BICUBIC),
+    ],
+)
+def test_the_bundle_says_how_pictures_are_resized(
+    rule: str | None, stretch: bool, how: Image.Resampling
+) -> None:
+    assert Target.of(96, 80, rule) == Target(96, 80, stretch, how)
+
+
+def test_a_stretched_picture_keeps_its_edges() -> None:
+    """As SigLIP's own preprocessing does it: both sides scaled, nothing cut."""
+    rng = np.random.default_rng(2)
+    photo = Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).resize((300, 150))
+    found = fit(DecodedImage(np.asarray(photo), photo.size), Target(96, 96, stretch=True))
+    expected = np.asarray(photo.resize((96, 96), Image.Resampling.BICUBIC))
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert corners(fit(DecodedImage(np.asarray(quarters()), (64, 32)), STRETCHED)) == [
+        RED,
+        GREEN,
+        BLUE,
+        WHITE,
+    ]
+
+
 def test_a_strip_is_fitted_without_a_huge_picture_between() -> None:
     strip = DecodedImage(np.full((1, 4_000_000, 3), 9, np.uint8), (4_000_000, 1))
-    assert np.array_equal(fit(strip, 96, 96), np.full((96, 96, 3), 9, np.uint8))
+    assert np.array_equal(fit(strip, Target(96, 96)), np.full((96, 96, 3), 9, np.uint8))
 
 
 def test_a_size_shrinks_large_jpegs_only() -> None:
@@ -241,9 +273,12 @@ def test_a_size_shrinks_large_jpegs_only() -> None:
 async def test_the_pool_decodes_and_fits() -> None:
     pool = ImagePool(2)
     try:
-        images = [await pool.decode(encoded(quarters(), kind)) for kind in ("PNG", "JPEG")]
-        assert (await pool.fit(images, 16, 32)).shape == (2, 16, 32, 3)
+        target = Target(16, 32)
+        kinds = ("PNG", "JPEG")
+        images = [await pool.decode(encoded(quarters(), kind), target) for kind in kinds]
+        assert [image.pixels.shape for image in images] == [(16, 32, 3)] * 2
+        assert (await pool.fit(images, target)).shape == (2, 16, 32, 3)
         with pytest.raises(InvalidImageError):
-            await pool.decode(b"no image")
+            await pool.decode(b"no image", target)
     finally:
         pool.close()

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from export import Repository
+from serving.deadline import Deadline
 from serving.encode.cache import CachedInfer
-from serving.encode.pipeline import Tensors
-from serving.errors import UnavailableError
+from serving.errors import DeadlineExceededError, UnavailableError
 from serving.session import open_session
+from serving.tensors import Tensors
 
 RNG = np.random.default_rng(0)
 
@@ -20,12 +21,18 @@ class Counting:
     def __init__(self, repository: Repository) -> None:
         self._session = open_session(repository.open("image_encoder"), "model")
         self.rows = 0
+        self.deadlines: list[Deadline | None] = []
         self.error: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, name: str, tensors: Tensors) -> Tensors:
+    async def __call__(
+        self, name: str, tensors: Tensors, deadline: Deadline | None = None
+    ) -> Tensors:
+        self.deadlines.append(deadline)
         await self.gate.wait()
+        if deadline is not None:
+            deadline.check("the model was free")
         self.rows += len(next(iter(tensors.values())))
         if self.error is not None:
             raise self.error
@@ -103,3 +110,21 @@ async def test_other_models_pass_through(model: Counting) -> None:
     await cached("image_encoder", asked)
     assert model.rows == 2
     assert cached.bytes == 0
+
+
+async def test_another_ones_deadline_ends_only_his_own_wait(model: Counting) -> None:
+    cached = CachedInfer(model, ["image_encoder"])
+    model.gate.clear()
+    asked = pixels(1)
+    hasty = asyncio.create_task(cached("image_encoder", asked, Deadline.after(0.01)))
+    async with asyncio.timeout(10):
+        while not model.deadlines:
+            await asyncio.sleep(0)
+        patient = asyncio.create_task(cached("image_encoder", asked, Deadline.after(60)))
+        while not model.deadlines[0].expired:
+            await asyncio.sleep(0.001)
+        model.gate.set()
+        with pytest.raises(DeadlineExceededError):
+            await hasty
+        assert (await patient)["image_features"].shape == (1, 12)
+    assert len(model.deadlines) == 2

@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export import Repository
-from serving.encode.pipeline import MODELS, Encoder, Tensors, Towers, fuse
+from serving.deadline import Deadline
+from serving.encode.pipeline import MODELS, Encoder, Towers, fuse
 from serving.encode.text import TextTokenizer
 from serving.errors import InvalidContentError
-from serving.image import DecodedImage, ImagePool
+from serving.image import DecodedImage, ImagePool, Target
 from serving.session import open_session
+from serving.tensors import Tensors
 
 RNG = np.random.default_rng(0)
 
@@ -24,11 +26,12 @@ def encoder(bundles: Repository) -> Encoder:
     graphs = {"image_encoder": "model", "text_encoder": "model", "semantic_id": "encode"}
     sessions = {name: open_session(bundles.open(name), graph) for name, graph in graphs.items()}
 
-    async def infer(name: str, tensors: Tensors) -> Tensors:
+    async def infer(name: str, tensors: Tensors, _deadline: Deadline | None = None) -> Tensors:
         return sessions[name].run(tensors)
 
     tokenizer = TextTokenizer(bundles.open("text_encoder").file("tokenizer.json"), 64)
-    return Encoder(infer, Towers(tokenizer, (8, 8), 12, dict.fromkeys(MODELS, "1")), ImagePool(1))
+    towers = Towers(tokenizer, Target(8, 8), 12, dict.fromkeys(MODELS, "1"))
+    return Encoder(infer, towers, ImagePool(1))
 
 
 async def test_rows_keep_their_order_and_sides_may_be_missing(encoder: Encoder) -> None:

@@ -9,13 +9,16 @@ import pytest
 
 from export import Bundle, Repository
 from serving.batcher import Limits
+from serving.deadline import Deadline
 from serving.encode import handles
 from serving.encode.handles import ServedEncoder, towers
-from serving.encode.pipeline import MODELS, Tensors
+from serving.encode.pipeline import MODELS
 from serving.errors import InvalidRequestError, UnavailableError
 from serving.image import DecodedImage, ImagePool
 from serving.models.model import Call, Model
 from serving.session import Runtime
+from serving.tensors import Tensors
+from serving.waiting import Ticket
 
 PICTURE = DecodedImage(np.full((20, 30, 3), 90, np.uint8), (30, 20))
 
@@ -26,8 +29,11 @@ class Near:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    async def infer(self, tensors: Tensors, version: str | None = None) -> Tensors:
-        return (await self.model.infer(tensors, Call(version=version))).outputs
+    async def infer(
+        self, tensors: Tensors, version: str | None = None, deadline: Deadline | None = None
+    ) -> Tensors:
+        ticket = Ticket(deadline=None if deadline is None else deadline.at)
+        return (await self.model.infer(tensors, Call(version=version, ticket=ticket))).outputs
 
     async def version(self) -> str:
         return self.model.servable.version
@@ -129,7 +135,7 @@ def test_a_tokenizer_of_other_encoders_is_refused(bundles: Repository) -> None:
     learned = {"encoders": {"image_encoder": revision, "text_encoder": revision}}
     bundle = opened["semantic_id"]
     good = Bundle(bundle.directory, replace(bundle.manifest, metadata=learned))
-    assert towers({**opened, "semantic_id": good}).size == (8, 8)
+    assert towers({**opened, "semantic_id": good}).target.size == (8, 8)
     learned = {"encoders": {"image_encoder": "sha256:of-another"}}
     bad = Bundle(bundle.directory, replace(bundle.manifest, metadata=learned))
     with pytest.raises(UnavailableError, match="was learned on image_encoder sha256:of-another"):

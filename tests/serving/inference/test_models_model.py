@@ -7,10 +7,16 @@ import pytest
 
 from export import Repository
 from serving.batcher import Limits
-from serving.errors import NotFoundError, OverloadedError, ServingError, UnavailableError
+from serving.errors import (
+    NotFoundError,
+    OverloadedError,
+    RefusedInputsError,
+    ServingError,
+    UnavailableError,
+)
 from serving.models.model import BundleRefusedError, Call, Model
 from serving.models.servable import efficient_rows
-from serving.session import RefusedInputsError, Runtime
+from serving.session import Runtime
 from serving.waiting import Ticket
 
 RNG = np.random.default_rng(0)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.models.datatypes import PROTOCOL_NAMES, to_raw
 from serving.models.rest import HEADER_LENGTH
 
 X = {"name": "x", "shape": [3], "datatype": "FP32"}
@@ -236,10 +237,11 @@ def test_fp16_travels_as_binary(client: httpx.Client, front) -> None:
     graph = front.models["every_type"].servable.manifest.graphs["model"]
     tensors, tails = [], []
     for spec in graph.inputs:
-        array = np.zeros((1, 2), spec.dtype)
-        tails.append(array.tobytes())
-        size = {"binary_data_size": array.nbytes}
-        kind = {"bool": "BOOL"}.get(spec.dtype, spec.dtype.upper().replace("FLOAT", "FP"))
+        strings = spec.dtype == "object"
+        array = np.full((1, 2), "a", np.object_) if strings else np.zeros((1, 2), spec.dtype)
+        tails.append(to_raw(array))
+        size = {"binary_data_size": len(tails[-1])}
+        kind = PROTOCOL_NAMES[spec.dtype]
         tensors.append({"name": spec.name, "shape": [1, 2], "datatype": kind, "parameters": size})
     body, headers = binary({"inputs": tensors}, *tails)
     assert "ask for it as binary" in refused(post(client, body, "every_type", **headers))

@@ -1,0 +1,18 @@
+"""Named arrays, which all that computes takes and gives, and the axis along which they batch.
+
+In: graphs as manifests describe them. Out: the name of their batch axis.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.manifest import Graph
+
+Tensors = dict[str, NDArray[np.generic]]
+
+
+def batch_axis(graph: Graph) -> str | None:
+    """The named axis that leads every input and output; None: rows cannot be batched."""
+    leading = {spec.shape[0] if spec.shape else None for spec in (*graph.inputs, *graph.outputs)}
+    axis = leading.pop() if len(leading) == 1 else None
+    return axis if isinstance(axis, str) else None
