@@ -11,12 +11,14 @@ import numpy as np
 
 from . import catalog, record
 from .errors import FeatureStoreError
-from .keys import Keys
+from .layout import FIELDS
 from .record import RECORD, SIZE
 from .store import FeatureStore
+from .wire import Reply
 
 Level = Literal["ok", "warning", "error"]
 _SAMPLE = 1000
+_ID_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ def examine(store: FeatureStore) -> list[Finding]:
     """All findings. Raises UnavailableError or AccessError when nothing can be asked."""
     info = _info(store)
     findings = [_server(info), _round_trip(store), _eviction(info), _replicas(info)]
-    findings += [_pointer(store), *_versions(store), _records(store), _tracking(store)]
+    findings += [_pointer(store), *_versions(store), *_records(store), _tracking(store)]
     return findings
 
 
@@ -100,42 +102,62 @@ def _versions(store: FeatureStore) -> list[Finding]:
     return found
 
 
-def _records(store: FeatureStore) -> Finding:
-    """Decode a sample of records as lookups would."""
-    cursor: object = b"0"
+def _records(store: FeatureStore) -> list[Finding]:
+    """Decode a sample of records, and of buckets, as lookups would."""
+    own = _scan(store, f"{store.namespace}:r????{{???}}*")
+    shared = _scan(store, f"{store.namespace}:b??????{{???}}*")
     seen = bad = 0
-    pattern = f"{store.namespace}:r????{{???}}*"
-    while True:
-        reply = store.admin(
-            "SCAN",
-            cursor if isinstance(cursor, bytes) else b"0",
-            "MATCH",
-            pattern,
-            "COUNT",
-            _SAMPLE,
-        )
-        if not isinstance(reply, list):
-            break
-        names = reply[1] if isinstance(reply[1], list) else []
-        for name in names:
-            if isinstance(name, bytes):
-                seen += 1
-                bad += not _sound(store.keys, name, store.admin("GET", name))
-        cursor = reply[0]
-        if cursor == b"0" or seen >= _SAMPLE:
-            break
+    for name in own:
+        seen += 1
+        ids, number = name[-8:], int(name[-17:-13], 16)
+        bad += not _sound(ids, number, store.admin("GET", name))
+    largest = 0
+    for name in shared:
+        pairs = store.admin("HGETALL", name)
+        fields = pairs if isinstance(pairs, list) else []
+        number = int(name[-14:-10], 16)
+        largest = max(largest, len(fields) // 2)
+        for field, value in zip(fields[::2], fields[1::2], strict=True):
+            seen += 1
+            bad += not _sound(field, number, value)
+    found = [Finding("ok", f"{seen} records looked at are sound")]
     if bad:
-        return Finding("error", f"{bad} of {seen} records looked at are foreign or corrupt")
-    return Finding("ok", f"{seen} records looked at are sound")
+        found = [Finding("error", f"{bad} of {seen} records looked at are foreign or corrupt")]
+    if largest > FIELDS:
+        found.append(
+            Finding(
+                "warning",
+                f"buckets hold up to {largest} records; over {FIELDS} each takes three times the "
+                "memory: write the catalogue into a new version with expected_ads as it is now",
+            )
+        )
+    return found
 
 
-def _sound(keys: Keys, name: bytes, value: object) -> bool:
+def _scan(store: FeatureStore, pattern: str) -> list[bytes]:
+    """About _SAMPLE keys of a pattern, as the server happens to give them."""
+    cursor: Reply = b"0"
+    found: list[bytes] = []
+    while True:
+        at = cursor if isinstance(cursor, bytes) else b"0"
+        reply = store.admin("SCAN", at, "MATCH", pattern, "COUNT", _SAMPLE)
+        if not isinstance(reply, list):
+            return found
+        names = reply[1] if isinstance(reply[1], list) else []
+        found += [name for name in names if isinstance(name, bytes)]
+        cursor = reply[0]
+        if cursor == b"0" or len(found) >= _SAMPLE:
+            return found
+
+
+def _sound(ad: Reply, number: int, value: Reply) -> bool:
     if value is None:
         return True  # gone meanwhile
-    if not isinstance(value, bytes) or len(value) != SIZE or len(name) < 12:
+    if not isinstance(value, bytes) or len(value) != SIZE:
         return False
-    ids = np.frombuffer(name[-8:], "<i8").astype(np.int64)
-    number = int(name[len(keys.namespace) + 2 : len(keys.namespace) + 6], 16)
+    if not isinstance(ad, bytes) or not 0 < len(ad) <= _ID_BYTES:
+        return False
+    ids = np.array([int.from_bytes(ad, "little", signed=len(ad) == _ID_BYTES)], np.int64)
     rows = np.frombuffer(value, RECORD)
     return bool(record.decode(record.hash_ids(ids), rows, None, number).valid[0])
 

@@ -18,9 +18,9 @@ Bits = int | None
 
 MIN_BITS, MAX_BITS = 4, 24
 # Expected records per bucket, at most: half as many cost 3 bytes a record more, twice as many
-# cost the server a tenth more time. Poisson's tail stays far below the servers' default limit of
-# 512 fields, beyond which a hash takes three times the memory.
+# cost the server a tenth more time.
 PER_BUCKET = 32
+FIELDS = 512  # hash-max-listpack-entries by default: a larger hash takes three times the memory
 
 
 @dataclass(frozen=True, slots=True)

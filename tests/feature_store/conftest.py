@@ -29,16 +29,35 @@ def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "compact": {"layout": "compact", "expected_ads": 1000},
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Both layouts: what a store that begins versions of it is opened with."""
+    return LAYOUTS[request.param]
+
+
 @pytest.fixture
-def store(any_backend: Backend, driver: str, loops: str) -> Iterator[Any]:
+def store(any_backend: Backend, driver: str, loops: str, layout: dict[str, Any]) -> Iterator[Any]:
     any_backend.flush()
-    with opened(driver, any_backend.url) as connected:
+    with opened(driver, any_backend.url, **layout) as connected:
         yield connected
 
 
 @pytest.fixture
-def here(valkey_url: str, loops: str) -> Iterator[FeatureStore]:
+def here(valkey_url: str, loops: str, layout: dict[str, Any]) -> Iterator[FeatureStore]:
     """A sync store on the embedded server."""
+    with FeatureStore.connect(valkey_url, **layout) as connected:
+        yield connected
+
+
+@pytest.fixture
+def plain(valkey_url: str) -> Iterator[FeatureStore]:
+    """A sync store on the embedded server whose records have keys of their own."""
     with FeatureStore.connect(valkey_url) as connected:
         yield connected
 

@@ -96,10 +96,49 @@ def test_syndromes_repair_a_checksum() -> None:
         raw[bit // 8] ^= 1 << bit % 8
 
 
-def test_a_stranger_reads_what_the_store_wrote(here: FeatureStore, valkey_url: str) -> None:
+def field_of(ad_id: int) -> bytes:
+    return struct.pack("<q", ad_id).rstrip(b"\0")
+
+
+def bucket_of(ad_id: int, version: int, bits: int) -> bytes:
+    hashed = ad_id * GOLDEN & MASK
+    number = (hashed << 6 & MASK) >> 64 - bits if bits else 0
+    name = f"ads:b{version:04x}{bits:02x}{{{VECTORS['tags'][hashed >> 58]}}}"
+    return name.encode() + struct.pack("<I", number)[:3]
+
+
+@pytest.mark.parametrize("vector", VECTORS["buckets"], ids=lambda vector: vector["id"])
+def test_buckets_are_found_with_struct(vector: dict[str, Any]) -> None:
+    ad_id, version, bits = int(vector["id"]), vector["version"], vector["bits"]
+    assert bucket_of(ad_id, version, bits).hex() == vector["key"]
+    assert field_of(ad_id).hex() == vector["field"]
+    expected = (vector["status"], vector["codes"], vector["flags"], int(vector["sequence"]))
+    assert read(ad_id, version, bytes.fromhex(vector["value"])) == expected
+
+
+def test_a_stranger_reads_the_compact_layout(valkey_url: str) -> None:
+    random = np.random.default_rng(4)
+    ids = np.concatenate([np.arange(1, 400), random.integers(1, 2**63, 400), [2**63 - 1, 256]])
+    ids = np.unique(ids)
+    codes = random.integers(0, 65535, (len(ids), 6))
+    options = {"layout": "compact", "expected_ads": 1e5}
+    with FeatureStore.connect(valkey_url, **options) as store:
+        store.write(ids, codes, 5, sequence=77)
+        store.block([3], "why")
+    with redis.Redis.from_url(valkey_url) as client:
+        registry = client.hgetall(f"ads:versions{{{VECTORS['tags'][0]}}}")
+        number, state, layout, bits = registry[b"1"].decode().split(" ")
+        assert (state, layout) == ("kept", "compact")
+        for ad_id, own in zip(ids.tolist(), codes.tolist(), strict=True):
+            raw = client.hget(bucket_of(ad_id, int(number), int(bits)), field_of(ad_id))
+            status = "BLOCKED" if ad_id == 3 else "HIT"
+            assert read(ad_id, int(number), raw) == (status, own, 5, 77)
+
+
+def test_a_stranger_reads_what_the_store_wrote(plain: FeatureStore, valkey_url: str) -> None:
     codes = np.arange(60).reshape(10, 6)
-    here.write(range(1, 11), codes, 5, sequence=77)
-    here.block([3], "why")
+    plain.write(range(1, 11), codes, 5, sequence=77)
+    plain.block([3], "why")
     with redis.Redis.from_url(valkey_url) as client:
         pointer = client.get(f"ads:v{{{VECTORS['tags'][0]}}}")
         active = struct.unpack("<H", pointer[:2])[0]
