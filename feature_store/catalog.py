@@ -50,6 +50,10 @@ class View:
         """Number of a version that can be read; 0 if there is none, or it is being retired."""
         return 0 if name in self.retiring else self.numbers.get(name, 0)
 
+    def all_served(self) -> list[int]:
+        """Numbers of all versions that can be read."""
+        return [number for name, number in self.numbers.items() if name not in self.retiring]
+
     def kept(self) -> list[int]:
         """Numbers of all versions whose records must follow blocks and deletes."""
         return sorted(self.numbers.values())

@@ -14,7 +14,6 @@ from . import catalog, topology
 from .address import Address
 from .catalog import View
 from .errors import FeatureStoreError, ServerError, UnavailableError
-from .forks import generation
 from .health import Health
 from .keys import Keys
 from .layout import Wanted
@@ -46,13 +45,20 @@ class Core:
     reading: Topology = field(init=False)  # the map without silent nodes: what lookups use
     health: Health = field(init=False)
     wanted: Wanted = field(default_factory=Wanted)  # layout of versions that this store begins
-    near: NearCache | None = None
     near_bytes: int = 0
+    near: NearCache | None = field(init=False)
     warned_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reading = self.map
         self.health = Health(self)
+        self.near = None
+        if self.near_bytes:
+            self.near = NearCache(
+                *(self.address, self.keys, self.near_bytes),
+                nodes=lambda: self.map.nodes,
+                served=lambda: self.view.all_served(),
+            )
 
     def close(self) -> None:
         """Stop what runs in the background."""
@@ -64,12 +70,6 @@ class Core:
     def counters(self) -> Counter[str]:
         """This thread's events, to be counted on; `tallies` has the sums."""
         return self.tallies.mine().events
-
-    def near_cache(self) -> NearCache | None:
-        """The near cache of this process: a forked child begins its own."""
-        if self.near_bytes and (self.near is None or self.near.generation != generation()):
-            self.near = NearCache(self.address, self.keys, lambda: self.map.nodes, self.near_bytes)
-        return self.near
 
     def count_lookup(self, n: int, seconds: float) -> None:
         """Count a lookup of n ids; latency by powers of two of a microsecond."""

@@ -18,7 +18,7 @@ from .record import Status
 def fetch(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> Op[Asked]:
     """Read rows of ids (n,)."""
     bits = core.view.bits.get(number)
-    near = core.near_cache()
+    near = core.near
     if near is None:
         asked = Asked(ids, number, bits, blank(len(ids)))
         yield from _from_store(core, asked, deadline)

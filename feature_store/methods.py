@@ -32,11 +32,11 @@ def open_core(address: Address, namespace: str, near_cache_bytes: int, wanted: W
     if not isinstance(near_cache_bytes, int) or near_cache_bytes < 0:
         raise InputError(f"near_cache_bytes must be 0 or more; found {near_cache_bytes!r}")
     deadline = time.monotonic() + TIMEOUT_S
-    core = Core(address, keys, (yield from topology.discover(address, None, deadline)))
-    core.near_bytes = near_cache_bytes
-    core.wanted = wanted
+    found = yield from topology.discover(address, None, deadline)
+    core = Core(address, keys, found, near_bytes=near_cache_bytes, wanted=wanted)
     core.view = yield from catalog.refresh(keys, core.first, deadline)
-    core.near_cache()
+    if core.near is not None:
+        core.near.start()
     return core
 
 

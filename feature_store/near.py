@@ -169,13 +169,15 @@ class NearTable:
             fresh &= ~(named.hold(ids) if isinstance(named, Ranges) else np.isin(ids, named))
         return fresh
 
-    def drop(self, ids: NDArray[np.int64]) -> None:
-        """Forget ids (n,) in every version."""
+    def drop(self, ids: NDArray[np.int64], number: int) -> None:
+        """Forget ids (n,) in a version."""
         at = self._set_of(hash_ids(ids))
         with self._lock:
             self._moment += 1
             self._log.append((self._moment, ids))
-            row, way = np.nonzero(self._ids[at] == ids[:, None])
+            same = self._ids[at] == ids[:, None]
+            same &= self._versions[at] == number
+            row, way = np.nonzero(same)
             self._ids[at[row], way] = 0
 
     def drop_ranges(self, ranges: "Ranges") -> None:
@@ -193,6 +195,13 @@ class NearTable:
             there = self._ids[sets]
             there[ranges.hold(there.ravel()).reshape(there.shape)] = 0
             self._ids[sets] = there
+
+    def forget(self, number: int) -> None:
+        """Forget a version."""
+        with self._lock:
+            self._moment += 1
+            self._log.append((self._moment, None))
+            self._ids[self._versions == number] = 0
 
     def clear(self) -> None:
         """Forget everything."""

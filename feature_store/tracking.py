@@ -1,24 +1,26 @@
 """Keeps the near cache true: the server tells which keys changed, or the cache is not believed.
 
-In: a store's address and nodes. Out: a `NearCache`. A thread holds one RESP3 connection per node
-with CLIENT TRACKING in broadcast mode over the record prefixes of the watched versions and over
-the pointer. What was sent before an answered PING has arrived, so the cache is true as of the
-moment that PING was sent; older than `STALE_S`, or after a lost connection, it is not used.
+In: a store's address, nodes and served versions. Out: a `NearCache`. A thread holds one RESP3
+connection per node with CLIENT TRACKING in broadcast mode over the record prefixes of the watched
+versions and over the pointer. What was sent before an answered PING has arrived, so the cache is
+true as of the moment that PING was sent; older than `STALE_S`, or after a lost connection, it is
+not used. A version counts as watched once a PING sent after the request to watch it was answered.
 """
 
+import contextlib
 import select
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
+from . import forks
 from .address import Address
 from .buckets import hash_range, is_bucket
 from .buckets import prefix as bucket_prefix
 from .errors import FeatureStoreError
-from .forks import generation
 from .keys import Keys
 from .link import Link, open_link
 from .near import NearTable, Ranges
@@ -28,23 +30,37 @@ from .wire import Reply, ServerReplyError, command, parse
 PING_S = 0.1
 FRESH_S = 0.5  # an answer to PING is no older: rows are HIT
 STALE_S = 0.9  # rows may still be served, as STALE, when the store does not answer
+LOST_S = 1.0  # a channel that has not answered for so long is opened anew
 _RETRY_S = 0.1
-_WATCHED = 4
+_WATCHED = 16  # versions; whichever comes later is read from the store
 
 
-class _Channel:
+class Channel:
     """One node's invalidation connection."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
+        self.opened = time.monotonic()
         self.heard = 0.0  # when the last PING that was answered had been sent
+        self._asked = self.opened  # when the last prefixes had been asked for
         self._pings: list[float] = []
         self._at = 0
+
+    @property
+    def proven(self) -> bool:
+        """Whether the server tells of changes under all prefixes that it was asked for."""
+        return self.heard > self._asked
 
     def send(self, payload: bytes) -> None:
         self.link.sock.settimeout(1.0)
         self.link.sock.sendall(payload)
         self.link.sock.settimeout(0)
+
+    def watch(self, payload: bytes) -> None:
+        """Ask for prefixes, and for proof that they are heeded."""
+        self.send(payload)
+        self._asked = time.monotonic()
+        self.ping()
 
     def ping(self) -> None:
         self._pings.append(time.monotonic())
@@ -53,11 +69,9 @@ class _Channel:
     def receive(self) -> list[Reply]:
         """Whatever has come: pushes and answers."""
         link = self.link
-        try:
+        with contextlib.suppress(BlockingIOError, InterruptedError, ssl.SSLWantReadError):
             while True:
                 link.receive()
-        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
-            pass
         found: list[Reply] = []
         while (parsed := parse(link.buffer, self._at, link.end)) is not None:
             value, self._at = parsed
@@ -72,36 +86,61 @@ class _Channel:
 
 
 class NearCache:
-    """The table, and how far it may be believed."""
+    """The table, and how far it may be believed. A forked child begins with an empty one."""
 
     def __init__(
-        self, address: Address, keys: Keys, nodes: Callable[[], tuple[Node, ...]], size_bytes: int
+        self,
+        address: Address,
+        keys: Keys,
+        size_bytes: int,
+        nodes: Callable[[], tuple[Node, ...]],
+        served: Callable[[], Collection[int]],
     ) -> None:
-        self.table = NearTable(size_bytes)
-        self.generation = generation()
-        self.pointer_changed = True
         self._address = address
         self._keys = keys
+        self._size_bytes = size_bytes
         self._nodes = nodes
+        self._served = served
+        self._channels: list[Channel] = []
+        self.after_fork()
+        forks.tell(self)
+
+    def after_fork(self) -> None:
+        """Begin anew: a child has no thread, and must not hear what its parent is told."""
+        self.table = NearTable(self._size_bytes)
+        self.pointer_changed = True
         self._watched: tuple[int, ...] = ()
-        self._live: tuple[int, ...] = ()  # what the servers have been asked to watch
+        self._live: tuple[int, ...] = ()  # what the servers are known to watch
         self._heard = 0.0
         self._up = False
+        self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="near-cache", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        inherited, self._channels = self._channels, []
+        for channel in inherited:
+            channel.link.close()
+
+    def start(self) -> None:
+        """Begin to listen, if nobody does in this process yet."""
+        with self._lock:
+            if self._thread is None and not self._stop.is_set():
+                self._thread = threading.Thread(target=self._loop, name="near-cache", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """Stop the thread."""
         self._stop.set()
-        if self.generation == generation():
+        self._up = False
+        if self._thread is not None:
             self._thread.join(2)
 
     def fresh(self, number: int) -> bool:
         """Whether rows of a version may be served as HIT; asks for it to be watched if not."""
         if number not in self._live:
-            if number and number not in self._watched:
-                self._watched = (*self._watched, number)[-_WATCHED:]
+            if number and number not in self._watched and len(self._watched) < _WATCHED:
+                self._watched = (*self._watched, number)
+            if self._thread is None:
+                self.start()
             return False
         return self._up and time.monotonic() - self._heard < FRESH_S
 
@@ -111,67 +150,98 @@ class NearCache:
 
     def _loop(self) -> None:
         while not self._stop.is_set():
-            channels: list[_Channel] = []
             try:
-                self._serve(channels)
+                self._serve()
             except (OSError, FeatureStoreError):
                 self._up = False
             finally:
-                for channel in channels:
-                    channel.link.close()
-            self._live = ()
+                self._live = ()
+                self._drop_channels(self._channels)
             self._stop.wait(_RETRY_S)
 
-    def _serve(self, channels: list[_Channel]) -> None:
-        """Hold the channels until one fails; returns when nodes or versions leave."""
+    def _serve(self) -> None:
+        """Hold the channels until one fails; returns when nodes come or leave."""
         nodes = self._nodes()
-        watched = self._watched
-        for node in nodes:
-            channel = _Channel(open_link(self._address, node, time.monotonic() + 1.0))
-            channels.append(channel)
-            channel.send(command("HELLO", 3) + self._tracking(watched, pointer=True))
-            channel.ping()
-        poll = select.poll()
-        by_descriptor = {channel.link.sock.fileno(): channel for channel in channels}
-        for descriptor in by_descriptor:
-            poll.register(descriptor, select.POLLIN)
-        fresh_start = True
+        watched = self._wanted()
+        current = self._open(nodes, watched)
+        coming: list[Channel] = []  # they watch fewer versions, and take over when all is heard
+        proven_at = 0.0  # when those were proven: what was told before is still to be read here
         pinged = time.monotonic()
         while not self._stop.is_set():
-            for descriptor, _ in poll.poll(PING_S * 1000):
-                channel = by_descriptor[descriptor]
-                for reply in channel.receive():
-                    self._heed(reply, channel.link.node)
-            heard = min((channel.heard for channel in channels), default=0.0)
-            if heard and fresh_start:
-                self.table.clear()  # what changed while nobody listened is not known
-                self.pointer_changed = True
-                self._live = watched
-                self._up = True
-                fresh_start = False
-            if heard:
-                self._heard = heard
+            self._listen()
+            now = time.monotonic()
+            if any(max(c.heard, c.opened) + LOST_S < now for c in self._channels):
+                raise TimeoutError
+            if coming:
+                if not proven_at and all(channel.proven for channel in coming):
+                    proven_at = now
+                if proven_at and all(channel.heard > proven_at for channel in current):
+                    self._drop_channels(current)
+                    current, coming, proven_at = coming, [], 0.0
+            if not coming and all(channel.proven for channel in current):
+                self._believe(watched)
+            if self._up:
+                self._heard = min(channel.heard for channel in current)
             if self._nodes() != nodes:
                 self._up = False
                 return
-            if not fresh_start and self._watched != watched:
-                if any(number not in self._watched for number in watched):
-                    self._up = False
-                    return
-                added = tuple(number for number in self._watched if number not in watched)
-                for channel in channels:
-                    channel.send(self._tracking(added, pointer=False))
-                watched = (*watched, *added)
-                fresh_start = True  # nothing of the added versions is kept before PONG
-                for channel in channels:
-                    channel.heard = 0.0
-                    channel.ping()
-                self._up = False
-            now = time.monotonic()
+            wanted = self._wanted()
+            if self._up and not coming and wanted != watched:
+                if set(watched) - set(wanted):
+                    self._live = tuple(number for number in watched if number in wanted)
+                    for number in set(watched) - set(wanted):
+                        self.table.forget(number)  # its changes will not be told any more
+                    coming = self._open(nodes, wanted)
+                else:
+                    added = tuple(number for number in wanted if number not in watched)
+                    for channel in current:
+                        channel.watch(self._tracking(added, pointer=False))
+                watched = wanted
             if now - pinged >= PING_S:
                 pinged = now
-                for channel in channels:
+                for channel in self._channels:
                     channel.ping()
+
+    def _believe(self, watched: tuple[int, ...]) -> None:
+        """All channels are proven."""
+        if not self._up:
+            self.table.clear()  # what changed while nobody listened is not known
+            self.pointer_changed = True
+            self._up = True
+        self._live = watched
+
+    def _wanted(self) -> tuple[int, ...]:
+        """The versions that were asked for and are still being served."""
+        served = self._served()
+        wanted = tuple(number for number in self._watched if number in served)
+        if wanted != self._watched:
+            self._watched = wanted
+        return wanted
+
+    def _open(self, nodes: tuple[Node, ...], numbers: tuple[int, ...]) -> list[Channel]:
+        opened = []
+        for node in nodes:
+            channel = Channel(open_link(self._address, node, time.monotonic() + LOST_S))
+            self._channels.append(channel)
+            opened.append(channel)
+            channel.watch(command("HELLO", 3) + self._tracking(numbers, pointer=True))
+        return opened
+
+    def _drop_channels(self, channels: list[Channel]) -> None:
+        for channel in list(channels):
+            channel.link.close()
+        self._channels = [channel for channel in self._channels if channel not in channels]
+
+    def _listen(self) -> None:
+        """Heed what the servers say, for as long as a PING's interval."""
+        poll = select.poll()
+        by_descriptor = {channel.link.sock.fileno(): channel for channel in self._channels}
+        for descriptor in by_descriptor:
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ in poll.poll(PING_S * 1000):
+            channel = by_descriptor[descriptor]
+            for reply in channel.receive():
+                self._heed(reply, channel.link.node)
 
     def _tracking(self, numbers: tuple[int, ...], pointer: bool) -> bytes:
         prefixes = [self._keys.record_prefix(number) + b"{" for number in numbers]
@@ -197,8 +267,14 @@ class NearCache:
             buckets = [name for name in changed if is_bucket(name)]
             if buckets:
                 self.table.drop_ranges(Ranges([hash_range(name) for name in buckets]))
-            own = [name for name in changed if name != self._keys.pointer and not is_bucket(name)]
-            blob = b"".join(name[-8:] for name in own)
-            ids = np.frombuffer(blob[: len(blob) // 8 * 8], "<i8").astype(np.int64)
-            if len(ids):
-                self.table.drop(ids)
+            self._forget([name for name in changed if not is_bucket(name)])
+
+    def _forget(self, names: list[bytes]) -> None:
+        """Drop rows whose keys have changed; those of other versions are as true as before."""
+        tails: dict[bytes, list[bytes]] = {}
+        for name in names:
+            tails.setdefault(name[:-13], []).append(name[-8:])
+        for number in self._watched:
+            gone = tails.get(self._keys.record_prefix(number))
+            if gone:
+                self.table.drop(np.frombuffer(b"".join(gone), "<i8").astype(np.int64), number)

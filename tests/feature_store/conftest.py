@@ -10,9 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from conftest_near import CODES, IDS, warm
 from conftest_tools import KINDS, Backend, backend_of, opened
 
-from feature_store import FeatureStore, build, compiled
+from feature_store import FeatureStore, Flag, build, compiled
 
 if compiled.fast is None and build.build():
     compiled.fast = compiled.load()
@@ -72,3 +73,18 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
             pytest.fail("feature_store._fast is not built; CI must build it")
         pytest.skip("feature_store._fast is not built")
     return str(request.param)
+
+
+@pytest.fixture
+def writer(any_backend: Backend) -> Iterator[FeatureStore]:
+    any_backend.flush()
+    with FeatureStore.connect(any_backend.url) as store:
+        store.write(IDS, CODES, Flag.PENDING)
+        yield store
+
+
+@pytest.fixture
+def near(writer: FeatureStore, any_backend: Backend, loops: str) -> Iterator[FeatureStore]:
+    with FeatureStore.connect(any_backend.url, near_cache_bytes=1 << 20) as store:
+        warm(store)
+        yield store

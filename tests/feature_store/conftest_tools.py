@@ -74,15 +74,17 @@ def answers(port: int, **options: Any) -> bool:
 class Backend:
     name: str
     url: str
-    flush: Callable[[], None]
+    ports: list[int]  # where each of its nodes listens without TLS or a password
 
+    def clients(self) -> list[redis.Redis]:
+        """A client of each node, to look behind the store's back."""
+        return [redis.Redis(port=port) for port in self.ports]
 
-def _flusher(port: int) -> Callable[[], None]:
-    def flush() -> None:
-        with redis.Redis(port=port) as client:
-            client.flushall()
-
-    return flush
+    def flush(self) -> None:
+        """Empty all nodes."""
+        for client in self.clients():
+            with client:
+                client.flushall()
 
 
 @contextmanager
@@ -152,18 +154,13 @@ def backend_of(kind: str) -> Iterator[Backend]:
     """A running server of a kind and its URL."""
     if kind == "valkey":
         with EmbeddedValkey() as embedded:
-            yield Backend(kind, embedded.url, _flusher(embedded.port))
+            yield Backend(kind, embedded.url, [embedded.port])
         return
     if kind == "cluster":
         with cluster() as nodes:
             ports = [port for port, _ in nodes]
             hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-
-            def flush() -> None:
-                for port in ports:
-                    _flusher(port)()
-
-            yield Backend(kind, f"redis+cluster://{hosts}", flush)
+            yield Backend(kind, f"redis+cluster://{hosts}", ports)
         return
     need("redis-server")
     port = free_port()
@@ -171,7 +168,6 @@ def backend_of(kind: str) -> Iterator[Backend]:
         folder = Path(name)
         options = ["--port", str(port), "--bind", "127.0.0.1"]
         url = f"redis://127.0.0.1:{port}"
-        flush = _flusher(port)
         if kind == "unix":
             options += ["--unixsocket", str(folder / "socket")]
             url = f"unix://{folder / 'socket'}"
@@ -189,7 +185,7 @@ def backend_of(kind: str) -> Iterator[Backend]:
             url = f"rediss://localhost:{secure}?ssl_ca_certs={folder / 'cert.pem'}"
         stack.enter_context(server(REDIS, *options))
         until(lambda: answers(port))
-        yield Backend(kind, url, flush)
+        yield Backend(kind, url, [port])
 
 
 class Blocking:

@@ -217,7 +217,7 @@ def test_near_tables_take_rows_by_index(ids: list[int], seed: int) -> None:
         try:
             table = NearTable(1 << 16)
             moment = table.moment()
-            table.drop(array[:3])
+            table.drop(array[:3], 2)
             table.put(array, 2, rows, moment, index)
             known = table.get(array, 2)
         finally:
