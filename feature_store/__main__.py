@@ -66,7 +66,16 @@ def _rollback(store: FeatureStore, _: argparse.Namespace) -> int:
 
 
 def _retire(store: FeatureStore, args: argparse.Namespace) -> int:
-    _say({"version": args.name, "removed": store.retire(args.name)})
+    removed = 0
+    with bar(f"retire {args.name}") as progress:
+
+        def update(done: int, total: int) -> None:
+            nonlocal removed
+            removed = done
+            progress(done, total)
+
+        store.retire(args.name, wait=True, progress=update)
+    _say({"version": args.name, "removed": removed})
     return 0
 
 

@@ -22,6 +22,7 @@ from .layout import Wanted
 from .lookup import Found
 from .marks import BlockResult, Source
 from .ops import Op
+from .retire import Progress
 from .versions import Version
 from .write import WriteResult
 
@@ -153,6 +154,8 @@ class AsyncFeatureStore:
         """See FeatureStore.rollback."""
         return await self._run(methods.rollback(self._core))
 
-    async def retire(self, version: str) -> int:
+    async def retire(
+        self, version: str, wait: bool = False, progress: Progress | None = None
+    ) -> Version:
         """See FeatureStore.retire."""
-        return await self._run(methods.retire(self._core, version))
+        return await self._run(methods.retire(self._core, version, wait, progress))

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from . import catalog, topology
 from .address import Address
@@ -33,6 +34,13 @@ _log = logging.getLogger("feature_store")
 _PASSING = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "BUSY")
 
 
+class Closing(Protocol):
+    """Something that runs in the background."""
+
+    def close(self) -> None:
+        """Stop it."""
+
+
 @dataclass(slots=True)
 class Core:
     """State of one store."""
@@ -47,6 +55,7 @@ class Core:
     wanted: Wanted = field(default_factory=Wanted)  # layout of versions that this store begins
     near_bytes: int = 0
     near: NearCache | None = field(init=False)
+    removal: Closing | None = None  # of retired versions' records
     warned_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,8 +72,9 @@ class Core:
     def close(self) -> None:
         """Stop what runs in the background."""
         self.health.close()
-        if self.near is not None:
-            self.near.close()
+        for each in (self.near, self.removal):
+            if each is not None:
+                each.close()
 
     @property
     def counters(self) -> Counter[str]:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from . import catalog, marks, topology, versions
 from . import lookup as lookups
+from . import retire as retiring
 from . import write as writes
 from .address import Address
 from .core import TIMEOUT_S, Core, Job, run_jobs
@@ -23,7 +24,6 @@ from .write import Rows, WriteResult
 
 activate = versions.activate
 rollback = versions.rollback
-retire = versions.retire
 
 
 def open_core(address: Address, namespace: str, near_cache_bytes: int, wanted: Wanted) -> Op[Core]:
@@ -96,6 +96,21 @@ def mark(core: Core, ad_ids: Ids, source: str, reason: str | None) -> Op[marks.B
         raise InputError(f"reason must be text; found {reason!r}")
     bits = marks.BITS[source]
     return (yield from marks.mark(core, ids, bits, reason is None, (reason or "")[:512]))
+
+
+def retire(
+    core: Core, version: str, wait: bool, progress: retiring.Progress | None
+) -> Op[versions.Version]:
+    """See FeatureStore.retire."""
+    found = yield from retiring.retire(core, version)
+    until = time.monotonic() + retiring.BUDGET_S
+
+    def stop() -> bool:
+        return not wait and time.monotonic() > until
+
+    if not (yield from retiring.remove(core, found, stop, progress)):
+        retiring.go_on(core, found)
+    return found
 
 
 def all_versions(core: Core) -> Op[list[versions.Version]]:

@@ -18,6 +18,7 @@ from .links import Links
 from .lookup import Found
 from .marks import BlockResult, Source
 from .ops import Op
+from .retire import Progress
 from .versions import Version
 from .wire import Reply
 from .write import WriteResult
@@ -167,9 +168,15 @@ class FeatureStore:
         """Serve the version that was active before. Raises UnknownVersionError without one."""
         return self._run(methods.rollback(self._core))
 
-    def retire(self, version: str) -> int:
-        """Remove a version's records at a bounded rate; how many. Raises VersionInUseError."""
-        return self._run(methods.retire(self._core, version))
+    def retire(self, version: str, wait: bool = False, progress: Progress | None = None) -> Version:
+        """Read and write a version no more, and remove its records; what it was.
+
+        They go at a bounded rate: a small version at once, a large one in the background, or
+        before this returns if `wait`; `progress` is called with records removed and records in
+        all. What is left when this process ends stays `retiring`; retire it again to go on.
+        Raises VersionInUseError for the active version, UnknownVersionError.
+        """
+        return self._run(methods.retire(self._core, version, wait, progress))
 
     def admin(self, *command: bytes | str | int) -> Reply:
         """One command to the node of the pointer, for tools of this package."""

@@ -1,4 +1,4 @@
-"""The life of versions: list, activate, roll back, retire.
+"""The life of versions: list, activate, roll back. Retiring them is in retire.py.
 
 In: names. Out: operations. Activation replaces one pointer that every lookup reads along with its
 records; nothing ever expires by time.
@@ -7,22 +7,21 @@ records; nothing ever expires by time.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from . import catalog
-from .catalog import RETIRING, View
-from .core import TIMEOUT_S, Core, Job, refresh, run_jobs
-from .errors import ConflictError, CoverageError, UnknownVersionError, VersionInUseError
+from .catalog import View
+from .core import TIMEOUT_S, Core, Job, patiently, refresh, run_jobs
+from .errors import ConflictError, CoverageError, UnknownVersionError
 from .keys import TAGS
 from .lookup import unknown
-from .ops import Op, Pause
-from .scan import RecordBatches, count_held
+from .ops import Op
+from .scan import count_held
 from .wire import command
 
 State = Literal["active", "previous", "kept", "retiring"]
 _ATTEMPTS = 50
-_REMOVE = 512  # keys per UNLINK
-_REMOVE_PAUSE_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +60,19 @@ def _state(view: View, name: str) -> State:
     return "previous" if number == view.previous else "kept"
 
 
-def _find(core: Core, name: str) -> Op[Version]:
+def find(core: Core, name: str) -> Op[Version]:
     for version in (yield from versions(core)):
         if version.name == name:
             return version
     raise unknown(core, name)
 
 
-def _change(core: Core, decide: Callable[[View], tuple[View, dict[str, str]] | None]) -> Op[None]:
+def _commit(core: Core, view: View, changed: View, entries: dict[str, str]) -> Op[object]:
+    deadline = time.monotonic() + TIMEOUT_S
+    return (yield from catalog.commit(core.keys, core.first, view, changed, entries, deadline))
+
+
+def change(core: Core, decide: Callable[[View], tuple[View, dict[str, str]] | None]) -> Op[None]:
     """Commit what `decide` makes of the versions; None: nothing is left to do."""
     deadline = time.monotonic() + TIMEOUT_S
     for _ in range(_ATTEMPTS):
@@ -76,8 +80,9 @@ def _change(core: Core, decide: Callable[[View], tuple[View, dict[str, str]] | N
         decision = decide(view)
         if decision is None:
             return
-        change, entries = decision
-        if (yield from catalog.commit(core.keys, core.first, view, change, entries, deadline)):
+        changed, entries = decision
+        attempt = partial(_commit, core, view, changed, entries)
+        if (yield from patiently(core, attempt, deadline)):
             yield from refresh(core, deadline)
             return
     raise ConflictError(
@@ -105,8 +110,8 @@ def activate(core: Core, name: str, min_coverage: float) -> Op[Version]:
             return None
         return replace(view, active=number, previous=view.active), {}
 
-    yield from _change(core, decide)
-    return (yield from _find(core, name))
+    yield from change(core, decide)
+    return (yield from find(core, name))
 
 
 def _usable(core: Core, view: View, name: str) -> int:
@@ -116,65 +121,20 @@ def _usable(core: Core, view: View, name: str) -> int:
 
 
 def rollback(core: Core) -> Op[Version]:
-    """Swap the active version and the one before."""
-    chosen = ""
+    """Serve the version that was active before; the two have changed places then."""
+    chosen = 0  # once: two who roll back at the same time must not undo each other
 
     def decide(view: View) -> tuple[View, dict[str, str]] | None:
         nonlocal chosen
-        if not view.previous or view.previous not in view.kept():
-            raise UnknownVersionError("no version was active before this one, or it is retired")
-        chosen = view.name(view.previous)
-        return replace(view, active=view.previous, previous=view.active), {}
-
-    yield from _change(core, decide)
-    return (yield from _find(core, chosen))
-
-
-def retire(core: Core, name: str) -> Op[int]:
-    """Remove a version: nobody writes to it any more, its records go bit by bit, then its name."""
-    number = 0
-
-    def begin(view: View) -> tuple[View, dict[str, str]] | None:
-        nonlocal number
-        if name not in view.numbers:
-            raise unknown(core, name)
-        number = view.numbers[name]
-        if number == view.active:
-            raise VersionInUseError(
-                f"version {name!r} is being served; activate another one before retiring it"
+        if chosen and view.active == chosen:
+            return None
+        chosen = chosen or view.previous
+        if not chosen or chosen not in view.all_served():
+            raise UnknownVersionError(
+                "no version was active before this one, or it has been retired: nothing to roll "
+                "back to. `store.versions()` lists what can be activated."
             )
-        previous = 0 if view.previous == number else view.previous
-        entry = catalog.entry(number, RETIRING, view.bits.get(number))
-        return replace(view, previous=previous), {name: entry}
+        return replace(view, active=chosen, previous=view.active), {}
 
-    yield from _change(core, begin)
-    removed = 0
-    batches = RecordBatches(core, number, _REMOVE)
-    while True:
-        batch = yield from batches.next()
-        if batch is None:
-            break
-        node, keys = batch
-        if keys:
-            removed += yield from batches.unlink(node, keys)
-        yield Pause(_REMOVE_PAUSE_S)
-    yield from run_jobs(
-        core,
-        [Job(tag, command("HDEL", core.keys.counts(tag), number)) for tag in range(TAGS)],
-        time.monotonic() + TIMEOUT_S,
-    )
-    yield from _forget_loads(core, name)
-    yield from _change(core, lambda view: (view, {name: ""}) if name in view.numbers else None)
-    return removed
-
-
-def _forget_loads(core: Core, name: str) -> Op[None]:
-    """A load into a version of that name begins anew: what it had written is gone."""
-    deadline = time.monotonic() + TIMEOUT_S
-    (found,) = yield from run_jobs(core, [Job(0, command("HKEYS", core.keys.loads))], deadline)
-    fields = (
-        [field for field in found if isinstance(field, bytes)] if isinstance(found, list) else []
-    )
-    stale = [field for field in fields if field.split(b" ")[1:2] == [name.encode()]]
-    if stale:
-        yield from run_jobs(core, [Job(0, command("HDEL", core.keys.loads, *stale))], deadline)
+    yield from change(core, decide)
+    return (yield from find(core, core.view.name(chosen)))

@@ -37,7 +37,7 @@ def test_a_load_begins_anew_after_its_version_was_retired(valkey_url: str) -> No
         store.write([9], CODES)
         store.write([1], CODES, version="2")
         store.admin("HSET", store.keys.loads, f"{'0' * 32} 2 None", 1)
-        store.retire("2")
+        store.retire("2", wait=True)
         assert store.admin("HLEN", store.keys.loads) == 0
         assert load(store, rows, LoadOptions(version="2")).written == 2
 

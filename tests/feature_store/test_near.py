@@ -8,6 +8,7 @@ from conftest_near import CODES, IDS, warm
 from conftest_tools import Backend, until
 
 from feature_store import FeatureStore, Flag, Status
+from feature_store.errors import UnknownVersionError
 
 
 def reads(backend: Backend) -> int:
@@ -83,3 +84,21 @@ def test_a_lost_channel_ends_trust(
         writer.write([9], CODES[round_ : round_ + 1], round_ + 4)
         until(lambda flags=round_ + 4: near.lookup([9]).flags[0] == flags)
         warm(near)
+
+
+def test_retiring_a_version_leaves_the_others_rows(
+    near: FeatureStore, writer: FeatureStore, any_backend: Backend
+) -> None:
+    writer.write(IDS[:1000], CODES[:1000], version="2")
+    until(lambda: near.lookup(IDS[:1000], version="2").version == "2")
+    warm(near)
+    writer.retire("2", wait=True)
+    until(lambda: "2" not in [version.name for version in near.versions()])
+    with pytest.raises(UnknownVersionError):
+        near.lookup(IDS[:10], version="2")
+    before = near.counters["near misses"]
+    for _ in range(50):
+        assert (near.lookup(IDS[:1000]).status == Status.HIT).all()
+    assert near.counters["near misses"] == before
+    writer.block([5], "still heard")
+    until(lambda: near.lookup([5]).status[0] == Status.BLOCKED)
