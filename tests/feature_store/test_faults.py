@@ -251,9 +251,11 @@ def test_no_answer_mixes_versions(valkey_url: str) -> None:
         assert seen == {"1", "2"}
 
 
-def test_foreign_and_corrupt_values_are_misses(here: FeatureStore, valkey_url: str) -> None:
-    here.write(IDS[:10], CODES[:10])
-    names = [here.keys.record(i, 1) for i in range(1, 11)]
+def test_foreign_and_corrupt_values_are_misses(
+    plain: FeatureStore, loops: str, valkey_url: str
+) -> None:
+    plain.write(IDS[:10], CODES[:10])
+    names = [plain.keys.record(i, 1) for i in range(1, 11)]
     with redis.Redis.from_url(valkey_url) as client:
         raw = client.get(names[0])
         client.set(names[0], raw[:-1])
@@ -264,9 +266,9 @@ def test_foreign_and_corrupt_values_are_misses(here: FeatureStore, valkey_url: s
         client.rpush(names[4], "x")
         client.setrange(names[5], 3, b"\xff")
         client.set(names[6], b"y" * 100_000)
-    found = here.lookup(IDS[:10])
+    found = plain.lookup(IDS[:10])
     assert found.status.tolist() == [0] * 7 + [1] * 3
     assert (found.codes[:7] == 65535).all()
-    assert here.counters["corrupt"] == 6  # the list is no value at all to MGET
-    here.write(IDS[:4], CODES[:4])  # and can be repaired
-    assert here.lookup(IDS[:10]).status.tolist() == [1] * 4 + [0] * 3 + [1] * 3
+    assert plain.counters["corrupt"] == 6  # the list is no value at all to MGET
+    plain.write(IDS[:4], CODES[:4])  # and can be repaired
+    assert plain.lookup(IDS[:10]).status.tolist() == [1] * 4 + [0] * 3 + [1] * 3
