@@ -16,6 +16,7 @@ from .errors import FeatureStoreError
 from .load import LoadOptions, load
 from .plan import plan
 from .progress import bar
+from .repair import open_damaged, repair
 from .store import FeatureStore
 
 
@@ -94,10 +95,18 @@ def _delete(store: FeatureStore, args: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(store: FeatureStore, _: argparse.Namespace) -> int:
-    findings = examine(store)
+def _doctor(args: argparse.Namespace) -> int:
+    with open_damaged(args.url, args.namespace) as store:
+        if args.repair:
+            with bar("remove retired versions") as progress:
+                for sentence in repair(store, args.active, progress):
+                    print(sentence, file=sys.stderr)
+        findings = examine(store)
     for finding in findings:
-        _say(asdict(finding))
+        if sys.stdout.isatty():
+            print(f"{finding.level:8}{finding.what}")
+        else:
+            _say(asdict(finding))
     return 1 if any(finding.level == "error" for finding in findings) else 0
 
 
@@ -147,7 +156,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--qps", type=float, required=True, help="lookups per second")
     sub.add_argument("--ids", type=float, required=True, help="ids per lookup")
     sub.add_argument("--versions", type=int, default=2, help="kept side by side")
-    add("doctor", _doctor, "look the store over")
+    sub = add("doctor", None, "look the store over; exit code 1 if something is wrong")
+    sub.add_argument("--repair", action="store_true", help="mend the versions' pointer, and go on")
+    sub.add_argument(
+        "--active", metavar="NAME", help="the version to serve, if the pointer is lost"
+    )
     return parser
 
 
@@ -155,6 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     args = _parser().parse_args(arguments)
     try:
+        if args.command == "doctor":
+            return _doctor(args)
         if args.run is None:
             _say(asdict(plan(args.ads, args.qps, args.ids, args.versions)))
             return 0

@@ -7,7 +7,7 @@ Every change of the registry raises the revision, so an unchanged pointer means 
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,10 +19,14 @@ from .ops import Node, Op, ask, checked
 from .record import RECORD, SIZE
 from .redirect import each
 from .scripts import COMMIT
-from .wire import command
+from .wire import Reply, command
 
 FIRST = "1"  # the version that an empty store begins with
 READY, RETIRING = "kept", "retiring"
+_REMEDY = (
+    "Clients that are connected go on; to mend it: python -m feature_store doctor, then doctor "
+    "--repair"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -106,9 +110,8 @@ def open_pointer(raw: bytes) -> tuple[int, int, int, int]:
             codes = [int(code) for code in rows["codes"][0]]
             return codes[0], codes[1], codes[2], codes[3] | codes[4] << 16
     raise ServerError(
-        f"the version pointer is not one that this store wrote ({raw[:40]!r}); another program "
-        "uses this namespace, or a newer release wrote it. `python -m feature_store doctor` "
-        "tells more."
+        f"the version pointer is not one that this store wrote ({raw[:40]!r}): it is damaged, "
+        f"another program uses this namespace, or a newer release wrote it. {_REMEDY}"
     )
 
 
@@ -121,21 +124,35 @@ def refresh(keys: Keys, node: Node, deadline: float) -> Op[View]:
         raw, pairs, again = checked((yield from each(asked, deadline)), node)
         if raw != again or not isinstance(pairs, list):
             continue
+        known = open_registry(pairs)
         if not isinstance(raw, bytes):
+            if known.numbers:
+                raise ServerError(
+                    f"the version pointer is gone, but the registry names {len(known.numbers)} "
+                    f"versions. {_REMEDY}"
+                )
             return View()
         active, previous, last, revision = open_pointer(raw)
-        numbers: dict[str, int] = {}
-        buckets: dict[int, int] = {}
-        retiring = set()
-        for name, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if isinstance(name, bytes) and isinstance(value, bytes):
-                number, state, bits = _open_entry(value)
-                numbers[name.decode()] = number
-                if bits is not None:
-                    buckets[number] = bits
-                if state == RETIRING:
-                    retiring.add(name.decode())
-        return View(raw, active, previous, last, revision, numbers, frozenset(retiring), buckets)
+        return replace(
+            known, raw=raw, active=active, previous=previous, last=last, revision=revision
+        )
+
+
+def open_registry(pairs: Reply) -> View:
+    """The versions of a registry's fields and values. Raises ServerError for others' values."""
+    fields = pairs if isinstance(pairs, list) else []
+    numbers: dict[str, int] = {}
+    buckets: dict[int, int] = {}
+    retiring = set()
+    for name, value in zip(fields[::2], fields[1::2], strict=True):
+        if isinstance(name, bytes) and isinstance(value, bytes):
+            number, state, bits = _open_entry(value)
+            numbers[name.decode()] = number
+            if bits is not None:
+                buckets[number] = bits
+            if state == RETIRING:
+                retiring.add(name.decode())
+    return View(numbers=numbers, retiring=frozenset(retiring), bits=buckets)
 
 
 def commit(

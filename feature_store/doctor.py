@@ -31,10 +31,19 @@ class Finding:
 
 def examine(store: FeatureStore) -> list[Finding]:
     """All findings. Raises UnavailableError or AccessError when nothing can be asked."""
-    info = _info(store)
-    findings = [_server(info), _round_trip(store), _eviction(info), _replicas(info)]
-    findings += [_pointer(store), *_versions(store), *_records(store), _tracking(store)]
+    store.admin("PING")
+    findings: list[Finding] = []
+    for look in (_servers, _pointer, _versions, _records, _tracking, _cluster):
+        try:
+            findings += look(store)
+        except FeatureStoreError as error:
+            findings.append(Finding("error", str(error)))
     return findings
+
+
+def _servers(store: FeatureStore) -> list[Finding]:
+    info = _info(store)
+    return [_server(info), _round_trip(store), _eviction(info), _replicas(info)]
 
 
 def _info(store: FeatureStore) -> dict[str, str]:
@@ -76,29 +85,24 @@ def _replicas(info: dict[str, str]) -> Finding:
     return Finding("ok", f"{count} replicas")
 
 
-def _pointer(store: FeatureStore) -> Finding:
+def _pointer(store: FeatureStore) -> list[Finding]:
     raw = store.admin("GET", store.keys.pointer)
     if raw is None:
-        return Finding("ok", "no version yet: the store is empty")
-    try:
-        catalog.open_pointer(raw if isinstance(raw, bytes) else b"")
-    except FeatureStoreError as error:
-        return Finding("error", str(error))
-    return Finding("ok", "version pointer is sound")
+        return []  # an empty store, or the versions below tell
+    catalog.open_pointer(raw if isinstance(raw, bytes) else b"")
+    return [Finding("ok", "version pointer is sound")]
 
 
 def _versions(store: FeatureStore) -> list[Finding]:
-    try:
-        versions = store.versions()
-    except FeatureStoreError as error:
-        return [Finding("error", f"versions cannot be read: {error}")]
+    versions = store.versions()
+    if not versions:
+        return [Finding("ok", "no version yet: the store is empty")]
     found = []
     for version in versions:
-        level: Level = "warning" if version.state == "retiring" else "ok"
-        advice = "; `retire` it again to finish" if level == "warning" else ""
-        found.append(
-            Finding(level, f"version {version.name}: {version.state}, {version.records}{advice}")
-        )
+        text = f"version {version.name}: {version.state}, {version.records} records"
+        if version.state == "retiring":
+            text += f"; if nobody goes on removing it: retire {version.name}, or doctor --repair"
+        found.append(Finding("warning" if version.state == "retiring" else "ok", text))
     return found
 
 
@@ -162,9 +166,29 @@ def _sound(ad: Reply, number: int, value: Reply) -> bool:
     return bool(record.decode(record.hash_ids(ids), rows, None, number).valid[0])
 
 
-def _tracking(store: FeatureStore) -> Finding:
+def _tracking(store: FeatureStore) -> list[Finding]:
     try:
         reply = store.admin("CLIENT", "TRACKINGINFO")
     except FeatureStoreError as error:
-        return Finding("warning", f"near caches cannot work here: {error}")
-    return Finding("ok" if reply else "warning", "the server can keep near caches true")
+        return [Finding("warning", f"near caches cannot work here: {error}")]
+    return [Finding("ok" if reply else "warning", "the server can keep near caches true")]
+
+
+def _cluster(store: FeatureStore) -> list[Finding]:
+    """Whether the shards that are left go on when one is lost."""
+    try:
+        reply = store.admin("CONFIG", "GET", "cluster-require-full-coverage")
+        enabled = store.admin("CONFIG", "GET", "cluster-enabled")
+    except FeatureStoreError:
+        return []  # the user may not ask; no fault
+    settings = [reply[1] if isinstance(reply, list) and len(reply) == 2 else b""]
+    settings += [enabled[1] if isinstance(enabled, list) and len(enabled) == 2 else b""]
+    if settings == [b"yes", b"yes"]:
+        return [
+            Finding(
+                "warning",
+                "cluster-require-full-coverage is yes: when a shard is lost without a replica, "
+                "all shards refuse to answer; set it to no",
+            )
+        ]
+    return []

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from conftest_tools import until
 
-from feature_store import FeatureStore
+from feature_store import FeatureStore, Status, retire
 from feature_store.__main__ import main
 from feature_store.buckets import bucket, field
 
@@ -70,8 +71,42 @@ def test_doctor_finds_what_is_wrong(run: Any, here: FeatureStore, valkey_url: st
         else:
             client.hset(bucket(here.keys, 3, 1, bits), field(3), b"x" * 24)
         assert "1 of 10 records" in run("doctor", code=1)[-2]["what"]
+
+
+def test_doctor_mends_a_pointer_that_is_damaged_or_gone(
+    run: Any, here: FeatureStore, valkey_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with redis.Redis.from_url(valkey_url) as client:
+        for damage in (
+            lambda: client.set(here.keys.pointer, b"hello"),
+            lambda: client.delete(here.keys.pointer),
+        ):
+            damage()
+            assert (here.lookup(range(1, 11)).status == Status.HIT).all()  # who is there goes on
+            assert main(["--url", valkey_url, "get", "1"]) == 2
+            assert "doctor --repair" in capsys.readouterr().err
+            assert any(row["level"] == "error" for row in run("doctor", code=1))
+            assert all(row["level"] != "error" for row in run("doctor", "--repair"))
+            assert run("get", "1")[0]["status"] == "HIT"
+        here.write([1], CODES[:1], version="2")
         client.set(here.keys.pointer, b"hello")
-    run("doctor", code=2)
+        assert main(["--url", valkey_url, "doctor", "--repair"]) == 2
+        assert "Kept: 1, 2" in capsys.readouterr().err
+        run("doctor", "--repair", "--active", "2")
+        assert run("get", "1")[0]["version"] == "2"
+        until(lambda: here.lookup([1]).version == "2")
+        assert here.write([1], CODES[:1], version="3").version == "3"
+
+
+def test_doctor_goes_on_removing_a_retired_version(
+    run: Any, here: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.write(range(1, 11), CODES, version="2")
+    monkeypatch.setattr(retire, "BUDGET_S", 0.0)
+    monkeypatch.setattr(retire, "go_on", lambda core, version: None)
+    here.retire("2")
+    assert any("doctor --repair" in row["what"] for row in run("doctor"))
+    assert not any("2:" in row["what"] for row in run("doctor", "--repair"))
 
 
 def test_plan_needs_no_server(capsys: pytest.CaptureFixture[str]) -> None:
