@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TypeVar, cast
 
 from .address import Address
-from .errors import FeatureStoreError, ProtocolError, UnavailableError
+from .errors import FeatureStoreError, InputError, ProtocolError, UnavailableError
 from .forks import generation
 from .link import failure, grown
 from .ops import Call, Exchange, Node, Op, Outcome, Pause, checked
@@ -84,6 +84,7 @@ class AsyncLinks:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._generation = generation()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: defaultdict[Node, list[_Link]] = defaultdict(list)
         self._slots: defaultdict[Node, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_LINKS)
@@ -108,15 +109,30 @@ class AsyncLinks:
     def close(self) -> None:
         """Close every idle connection."""
         idle, self._idle = self._idle, defaultdict(list)
-        for links in idle.values():
-            for link in links:
+        if self._loop is None or self._loop.is_closed():
+            return  # there are none, or they went with their loop
+        for link in [link for links in idle.values() for link in links]:
+            if asyncio._get_running_loop() is self._loop:
                 link.close()
+            else:
+                self._loop.call_soon_threadsafe(link.close)
 
-    async def _exchange(self, exchange: Exchange) -> list[Outcome]:
+    def _check_owner(self) -> None:
         if generation() != self._generation:
             raise UnavailableError(
                 "an AsyncFeatureStore cannot be carried over a fork; connect in the child"
             )
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise InputError(
+                "this AsyncFeatureStore belongs to the event loop that connected it; connect "
+                "another one in this loop (FeatureStore may be shared between threads)"
+            )
+
+    async def _exchange(self, exchange: Exchange) -> list[Outcome]:
+        self._check_owner()
         if len(exchange.calls) == 1:
             return [await self._one(exchange.calls[0], exchange.deadline)]
         calls = [self._one(call, exchange.deadline) for call in exchange.calls]

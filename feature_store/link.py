@@ -165,7 +165,11 @@ def failure(node: Node, error: Exception) -> FeatureStoreError:
             "ssl_certfile and ssl_keyfile."
         )
     if isinstance(error, TimeoutError):
-        return UnavailableError(f"{node} did not answer before the deadline")
+        return UnavailableError(
+            f"{node} did not answer before the deadline. Check its load, the network, and that it "
+            "speaks what the URL says: TLS for rediss://, none for redis://."
+        )
     return UnavailableError(
-        f"no answer from {node}: {error}. Check that the server runs and that the URL names it."
+        f"no answer from {node}: {error}. Check that the server runs and that the URL names it "
+        "(rediss:// where it speaks TLS, redis:// where it does not)."
     )

@@ -13,12 +13,12 @@ from . import retire as retiring
 from . import write as writes
 from .address import Address
 from .core import TIMEOUT_S, Core, Job, run_jobs
-from .errors import InputError
+from .errors import AddressError, InputError
 from .ids import Ids, check_codes, check_flags, check_ids, check_sequence
 from .keys import Keys
 from .layout import Wanted
 from .lookup import Found
-from .ops import Op
+from .ops import Op, ask
 from .wire import Reply, command
 from .write import Rows, WriteResult
 
@@ -34,10 +34,22 @@ def open_core(address: Address, namespace: str, near_cache_bytes: int, wanted: W
     deadline = time.monotonic() + TIMEOUT_S
     found = yield from topology.discover(address, None, deadline)
     core = Core(address, keys, found, near_bytes=near_cache_bytes, wanted=wanted)
+    if address.kind == "single":
+        yield from _refuse_members(core, deadline)
     core.view = yield from catalog.refresh(keys, core.first, deadline)
     if core.near is not None:
         core.near.start()
     return core
+
+
+def _refuse_members(core: Core, deadline: float) -> Op[None]:
+    """A member of a cluster would answer for its own slots only."""
+    (reply,) = yield from ask(core.first, command("INFO", "cluster"), 1, deadline)
+    if isinstance(reply, bytes) and b"cluster_enabled:1" in reply:
+        raise AddressError(
+            f"{core.first} is a member of a cluster: write redis+cluster://{core.first} (and "
+            "rediss+cluster:// for rediss://)"
+        )
 
 
 _LONGEST_S = 3600.0  # what a socket can be told to wait

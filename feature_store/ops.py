@@ -66,6 +66,7 @@ def ask(node: Node, payload: bytes, count: int, deadline: float) -> Op[list[Repl
 
 def error_of(line: str, node: Node | str) -> FeatureStoreError:
     """The typed error for an error line of the server."""
+    line = line.rstrip(".")
     word = line.split(" ", 1)[0]
     if word in ("NOAUTH", "WRONGPASS", "NOPERM") or "AUTH" in line[:40]:
         return AccessError(
@@ -83,7 +84,21 @@ def error_of(line: str, node: Node | str) -> FeatureStoreError:
         "ASK",
     ):
         return UnavailableError(f"{node} cannot answer now: {line}. Try again shortly.")
-    return ServerError(f"{node} answered with an unexpected error: {line}")
+    remedy = next((text for words, text in _REMEDIES.items() if words in line), _ANY_REMEDY)
+    return ServerError(f"{node} answered with an error: {line}. {remedy}")
+
+
+_REMEDIES = {
+    "cluster support disabled": "It is a single server: write redis:// for redis+cluster://.",
+    "CROSSSLOT": "It is a member of a cluster: write redis+cluster:// for redis://.",
+    "unknown command 'SENTINEL'": "It is no sentinel: name sentinels' ports (26379) in the URL.",
+    "unknown command": "The store needs Redis 6.2, Valkey 7.2 or later.",
+    "DB index": "Name a database in the URL that it has, or none.",
+    "OOM": "Its memory is full: retire old versions, or raise maxmemory.",
+    "WRONGTYPE": "Another program uses this namespace's keys: use a namespace of your own.",
+    "MISCONF": "It cannot save its data: see its log and disk.",
+}
+_ANY_REMEDY = "`python -m feature_store doctor` looks the server over."
 
 
 def checked(answers: Sequence[Answer], node: Node) -> list[Reply]:

@@ -33,4 +33,5 @@ def bar(title: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         seconds = time.monotonic() - began
         start = "\r\x1b[2K" if alive else ""
-        print(f"{start}{title}: {last[0]:,} of {last[1]:,} in {seconds:.1f} s", file=sys.stderr)
+        if last[1] or alive:
+            print(f"{start}{title}: {last[0]:,} of {last[1]:,} in {seconds:.1f} s", file=sys.stderr)
