@@ -6,7 +6,7 @@ Exit codes: 0 done; 1 parity below the bar or a bundle that must not be loaded; 
 import argparse
 import sys
 
-from export.commands import add_commands
+from export import commands, making
 from export.errors import ExportError, IntegrityError, ParityError
 
 
@@ -17,7 +17,9 @@ def main(argv: list[str] | None = None) -> int:
         description="From a trained checkpoint to an immutable, verified, versioned bundle.",
         epilog="Reference models are trained by `python -m export.reference`.",
     )
-    add_commands(parser.add_subparsers(dest="command", required=True, metavar="COMMAND"))
+    choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    making.add_commands(choices)
+    commands.add_commands(choices)
     arguments = parser.parse_args(argv)
     try:
         result: int = arguments.run(arguments)

@@ -1,63 +1,44 @@
-"""The commands' arguments, and what they print. Nothing heavy is imported before it is needed."""
+"""Commands that look at repositories and choose from them; `export.making` has those that make.
+
+In: arguments. Out: what is printed, and an exit code. Heavy packages are imported where needed.
+"""
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export import shipped
 from export.bundle import Bundle
-from export.errors import ExportError, IntegrityError, MissingExtraError
+from export.errors import ExportError, IntegrityError, ManifestError
 from export.hashing import HashCache
-from export.manifest import PRECISIONS
-from export.progress import steps
 from export.report import describe
 from export.repository import Repository
-from export.rules import check_name
+from export.store import split_url
 
 if TYPE_CHECKING:
     Choices = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_commands(choices: "Choices") -> None:
-    """Declare every command."""
-    command = choices.add_parser("shipped", help="make the reference bundles that are missing")
-    command.add_argument("--out", type=Path, required=True, metavar="REPO")
-    command.add_argument("--only", action="append", choices=shipped.NAMES, metavar="NAME")
-    command.set_defaults(run=_shipped)
-
-    command = choices.add_parser("onnx", help="export a trained model to ONNX and publish it")
-    command.add_argument("source", metavar="SOURCE", help="a model folder, or package.module:func")
-    command.add_argument("--out", type=Path, required=True, metavar="REPO")
-    command.add_argument("--name", required=True, metavar="NAME")
-    command.add_argument("--kind", choices=("image_encoder", "text_encoder"), help="which tower")
-    command.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    command.add_argument(
-        "--samples", type=Path, help="photos' folder, texts' file or vectors' .npy for parity"
-    )
-    command.add_argument("--fallback", action="store_true", help="fp32 where it misses its bar")
-    command.add_argument("--sign", type=Path, metavar="KEY", help="private key, from `keys`")
-    command.add_argument("--dry-run", action="store_true", help="do everything but publish")
-    command.set_defaults(run=_onnx)
-
-    command = choices.add_parser("vllm", help="publish a language model that judges ads")
-    command.add_argument("source", type=Path, metavar="SOURCE", help="folder with a checks.json")
-    command.add_argument("--out", type=Path, required=True, metavar="REPO")
-    command.add_argument("--name", default="checks", metavar="NAME")
-    command.add_argument("--sign", type=Path, metavar="KEY", help="private key, from `keys`")
-    command.add_argument("--dry-run", action="store_true", help="do everything but publish")
-    command.set_defaults(run=_vllm)
-
+    """Declare them."""
     command = choices.add_parser("inspect", help="print what a bundle takes, gives and was shown")
-    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder REPO/NAME/VERSION")
+    command.add_argument("bundle", metavar="BUNDLE", help="REPO/NAME/VERSION, a folder or a URL")
+    command.add_argument(
+        "--samples", type=Path, metavar="DIR", help="pictures for the sheet of a tokenizer's codes"
+    )
+    command.add_argument(
+        "--sheet", type=Path, metavar="PNG", help="where it goes; by default NAME-VERSION.png"
+    )
+    command.add_argument(
+        "--encoder", metavar="BUNDLE", help="image encoder; by default the newest one beside it"
+    )
     command.set_defaults(run=_inspect)
 
     command = choices.add_parser("ls", help="list a repository")
-    command.add_argument("repository", type=Path, metavar="REPO")
+    command.add_argument("repository", metavar="REPO", help="a folder or a URL")
     command.set_defaults(run=_ls)
 
     command = choices.add_parser("verify", help="verify every file of all or some versions")
-    command.add_argument("repository", type=Path, metavar="REPO")
+    command.add_argument("repository", metavar="REPO")
     command.add_argument("name", nargs="?", metavar="NAME")
     command.add_argument("version", nargs="?", metavar="VERSION")
     command.add_argument("--full", action="store_true", help="hash again what was hashed before")
@@ -70,74 +51,50 @@ def add_commands(choices: "Choices") -> None:
     command.set_defaults(run=_keys)
 
     command = choices.add_parser("pin", help="hold `latest` at a version, or let go with `latest`")
-    command.add_argument("repository", type=Path, metavar="REPO")
+    command.add_argument("repository", metavar="REPO")
     command.add_argument("name", metavar="NAME")
     command.add_argument("version", metavar="VERSION")
+    command.add_argument("--dry-run", action="store_true", help="say what would serve")
     command.set_defaults(run=_pin)
 
     command = choices.add_parser("rollback", help="pin the version before the one that serves")
-    command.add_argument("repository", type=Path, metavar="REPO")
+    command.add_argument("repository", metavar="REPO")
     command.add_argument("name", metavar="NAME")
+    command.add_argument("--dry-run", action="store_true", help="say what would serve")
     command.set_defaults(run=_rollback)
 
 
-def _shipped(arguments: argparse.Namespace) -> int:
-    names = arguments.only or shipped.NAMES
-    with steps("export") as step:
-        outcomes = shipped.make(Repository(arguments.out), names, step)
-    for outcome in outcomes:
-        manifest = outcome.bundle.manifest
-        print(f"{manifest.name} {manifest.version}: {outcome.reason}")
-    return 0
-
-
-def _onnx(arguments: argparse.Namespace) -> int:
-    repository = Repository(arguments.out, private_key=arguments.sign)
-    name = arguments.name
-    check_name(name)
-    with steps("export") as step:
-        step(name, "loading")
-        try:
-            from export.pipeline import Wanted, publish
-            from export.sources.families import open_source
-            from export.sources.samples import with_samples
-        except ImportError as error:
-            raise MissingExtraError(error.name or "torch") from error
-        source = open_source(arguments.source, arguments.kind or name)
-        if arguments.samples is not None:
-            source = with_samples(source, arguments.samples)
-        wanted = Wanted(arguments.precision, arguments.fallback, arguments.dry_run)
-        bundle = publish(source, repository, name, partial(step, name), wanted)
-    print("\n".join(describe(bundle)))
-    if bundle.manifest.precision != arguments.precision:
-        print(f"{arguments.precision} missed its bar: this is {bundle.manifest.precision}")
-    if arguments.dry_run:
-        print("dry run: nothing was published")
-    return 0
-
-
-def _vllm(arguments: argparse.Namespace) -> int:
-    repository = Repository(arguments.out, private_key=arguments.sign)
-    check_name(arguments.name)
-    with steps("export") as step:
-        step(arguments.name, "loading")
-        try:
-            from export.pipeline import Wanted, publish
-            from export.sources.llm import read_llm
-        except ImportError as error:
-            raise MissingExtraError(error.name or "torch") from error
-        wanted = Wanted(dry_run=arguments.dry_run)
-        source = read_llm(arguments.source)
-        bundle = publish(source, repository, arguments.name, partial(step, arguments.name), wanted)
-    print("\n".join(describe(bundle)))
-    if arguments.dry_run:
-        print("dry run: nothing was published")
-    return 0
+def open_bundle(spec: str) -> Bundle:
+    """Open what `REPO/NAME/VERSION` names, a folder or a URL. Raises ExportError."""
+    if split_url(spec) is None:
+        return Bundle.read(Path(spec), HashCache())
+    root, _, version = spec.rstrip("/").rpartition("/")
+    root, _, name = root.rpartition("/")
+    if not name or root.endswith("/"):
+        raise ManifestError(f"{spec}: expected REPO/NAME/VERSION")
+    return Repository(root).open(name, version)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    print("\n".join(describe(Bundle.read(arguments.bundle, HashCache()))))
+    bundle = open_bundle(arguments.bundle)
+    print("\n".join(describe(bundle)))
+    if arguments.samples is not None:
+        from export.contact_sheet import draw
+
+        if arguments.encoder:
+            encoder = open_bundle(arguments.encoder)
+        else:
+            encoder = Repository(_repository_of(arguments.bundle)).open("image_encoder")
+        manifest = bundle.manifest
+        sheet = arguments.sheet or Path(f"{manifest.name}-{manifest.version}.png")
+        print(f"{draw(bundle, encoder, arguments.samples, sheet)}: {sheet}")
     return 0
+
+
+def _repository_of(spec: str) -> str:
+    if split_url(spec) is None:
+        return str(Path(spec).absolute().parent.parent)
+    return spec.rstrip("/").rsplit("/", 2)[0]
 
 
 def _ls(arguments: argparse.Namespace) -> int:
@@ -177,12 +134,19 @@ def _keys(arguments: argparse.Namespace) -> int:
 
 def _pin(arguments: argparse.Namespace) -> int:
     repository = Repository(arguments.repository)
-    repository.pin(arguments.name, arguments.version)
-    print(f"{arguments.name}: {repository.latest(arguments.name)} serves")
+    repository.pin(arguments.name, arguments.version, dry_run=arguments.dry_run)
+    if arguments.dry_run:
+        print(f"dry run: {arguments.name} could be held at {arguments.version}")
+    else:
+        print(f"{arguments.name}: {repository.latest(arguments.name)} serves")
     return 0
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    version = Repository(arguments.repository).rollback(arguments.name)
-    print(f"{arguments.name}: {version} serves, and is pinned until `pin {arguments.name} latest`")
+    name = arguments.name
+    version = Repository(arguments.repository).rollback(name, dry_run=arguments.dry_run)
+    if arguments.dry_run:
+        print(f"dry run: {name} would go back to {version}")
+    else:
+        print(f"{name}: {version} serves, and is pinned until `pin {name} latest`")
     return 0

@@ -49,9 +49,9 @@ class ParityError(ExportError):
 
 
 class MissingExtraError(ExportError):
-    """A command needs packages that only the `export` extra installs."""
+    """A command needs packages that only an extra installs."""
 
-    def __init__(self, package: str) -> None:
+    def __init__(self, package: str, extra: str = "export,cpu") -> None:
         super().__init__(
-            f"this command needs {package}: install the extra (pip install 'tessera[export,cpu]')"
+            f"this needs {package}: install the extra (pip install 'tessera[{extra}]')"
         )

@@ -19,7 +19,22 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 8 << 20
 PRECISIONS = ("fp32", "fp16", "int8")
-DTYPES = ("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
+# numpy's names of all that the Open Inference Protocol has; `object` is its BYTES.
+DTYPES = (
+    "bool",
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "object",
+)
 
 
 @dataclass(frozen=True, slots=True)

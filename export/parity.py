@@ -97,7 +97,7 @@ def compare(
         len(source),
         batch_sizes,
         error,
-        cosine=float(_cosines(source, artefact).min()),
+        cosine=float(cosines(source, artefact).min()),
         rank_correlation=_rank_correlation(source[-_RANKED_ROWS:], artefact[-_RANKED_ROWS:]),
     )
 
@@ -182,7 +182,8 @@ def _check_shape(spec: TensorSpec, sizes: dict[str, int], left: Array, right: Ar
             )
 
 
-def _cosines(left: Array, right: Array) -> Array:
+def cosines(left: Array, right: Array) -> Array:
+    """Of each row, (B, D) and (B, D) -> (B,); two rows of zeros are equal."""
     left, right = left.astype(np.float64), right.astype(np.float64)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     both_zero = ~left.any(1) & ~right.any(1)

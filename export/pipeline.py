@@ -4,7 +4,8 @@ In: a `ModelSource`. Out: a bundle in a repository.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from shutil import copyfile
@@ -75,16 +76,26 @@ def build(
         raise GraphError(f"{source.kind} gives IDs, which must be exact: export it in fp32")
     graphs: dict[str, Graph] = {}
     figures: list[Parity] = []
-    opset = 0
+    exporter: dict[str, object] = {}
     for graph_name, graph in source.graphs.items():
         file = folder / f"{graph_name}.onnx"
-        step(f"tracing {graph_name}")
-        opset = write_graph(graph, file)
-        if precision != "fp32":
-            step(f"reducing {graph_name} to {precision}")
-            reduce(file, precision)
-        step(f"comparing {graph_name} with its source")
-        figures += parity.measure(graph_name, graph, file)
+        say = partial(_say, step, graph_name)
+        if graph.stages:
+            from export.fusion import write_stages
+
+            written, parities = write_stages(graph, file, say)
+            figures += parities
+        else:
+            say("tracing")
+            written = write_graph(graph, file)
+            say(f"writing it in {precision}")
+            if reduced := reduce(file, precision, graph, parity.COSINE_BARS[precision]):
+                exporter[f"{graph_name}.{precision}"] = asdict(reduced)
+            say("comparing with its source")
+            figures += parity.measure(graph_name, graph, file)
+        if written.attention:
+            exporter[f"{graph_name}.attention"] = written.attention
+        exporter["opset"] = written.opset
         graphs[graph_name] = Graph(file.name, graph.inputs, graph.outputs)
     measured = tuple(figures)
     if failures := parity.failures(measured, precision):
@@ -92,7 +103,11 @@ def build(
     for file_name, data in source.files.items():
         (folder / file_name).write_bytes(data)
     for file_name, path in source.copied.items():
+        (folder / file_name).parent.mkdir(parents=True, exist_ok=True)
         copyfile(path, folder / file_name)
+    for file_name, write in source.written.items():
+        step(f"writing {file_name}")
+        write(folder / file_name)
     manifest = Manifest(
         name=name,
         kind=source.kind,
@@ -102,13 +117,17 @@ def build(
         parity=measured,
         metadata=source.metadata,
         exporter={
-            "opset": opset,
+            **exporter,
             "torch": torch.__version__,
             "onnx": version("onnx"),
             "onnxruntime": version("onnxruntime"),
         },
     )
     return Bundle.draft(folder, manifest)
+
+
+def _say(step: Step, graph: str, doing: str) -> None:
+    step(f"{graph}: {doing}")
 
 
 def _gives_ids(graph: GraphSource) -> bool:

@@ -65,6 +65,12 @@ def make(
     return outcomes
 
 
+def state(repository: Repository, name: str) -> str:
+    """In words, whether `make` would make this name, and why. Raises SourceError."""
+    kept, reason = _kept(repository, name)
+    return reason if kept is not None else f"would be made: {reason}"
+
+
 def source(name: str) -> Source:
     """Name and revision of what a reference bundle is made from. Raises SourceError."""
     if name == "text_encoder":

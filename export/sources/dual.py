@@ -66,6 +66,10 @@ def read_text_tower(folder: Path) -> ModelSource:
         module,
         Source(folder.name, folder_revision(folder)),
         (tokenizer, settings),
-        {"dimension": dimension, "vocabulary": int(text.vocab_size)},
+        {
+            "dimension": dimension,
+            "vocabulary": int(text.vocab_size),
+            "layers": int(text.num_hidden_layers),
+        },
         {"family": family},
     )

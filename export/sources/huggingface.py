@@ -20,8 +20,11 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def load_model(folder: Path) -> torch.nn.Module:
+def load_model(folder: Path, loader: str = "AutoModel") -> torch.nn.Module:
     """The folder's model in float32, evaluation mode, from safetensors only.
+
+    Args:
+        loader: which of transformers' classes reads it.
 
     Raises:
         SourceError: no safetensors (a pickle may run code as it is read), or an unknown model.
@@ -38,12 +41,14 @@ def load_model(folder: Path) -> torch.nn.Module:
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model = transformers.AutoModel.from_pretrained(
+        model = getattr(transformers, loader).from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
+            # One operator a layer, which becomes one node.
+            attn_implementation="sdpa",
         )
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(f"{folder} is no model that transformers can open: {error}") from error

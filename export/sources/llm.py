@@ -5,8 +5,11 @@ added. Out: what vLLM opens (weights, configuration, tokenizer as they are), the
 adapter as a graph. Weights are copied, never converted: the model in a bundle is the trained one.
 """
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +33,19 @@ _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _BATCHES = (1, 3, 8, 32)
 
 
-def read_llm(folder: Path, name: str | None = None) -> ModelSource:
-    """Read and check a folder. `name`: of the source, by default the folder's.
+def read_llm(
+    folder: Path, name: str | None = None, merge: Path | None = None, loras: Sequence[Path] = ()
+) -> ModelSource:
+    """Read and check a folder.
+
+    Args:
+        name: of the source, by default the folder's.
+        merge: a LoRA adapter that is added to the weights.
+        loras: adapters that go into the bundle beside the weights.
 
     Raises:
-        SourceError: a file is missing, is no causal language model, or a label is not one token.
+        SourceError: a file is missing, is no causal language model, a label is not one token, or
+            an adapter is of another model.
     """
     config = _config(folder)
     checks = checks_file.read(folder)
@@ -57,12 +68,57 @@ def read_llm(folder: Path, name: str | None = None) -> ModelSource:
     weights = [path for path in sorted(folder.iterdir()) if _WEIGHTS.fullmatch(path.name)]
     others = [folder / file for file in (*_REQUIRED, *_OPTIONAL, CHECKS_FILE)]
     files = {path.name: path for path in (*weights, *others) if path.is_file()}
-    return ModelSource(
+    source = ModelSource(
         kind=KIND,
         source=Source(name or folder.name, folder_revision(folder)),
         graphs=_graphs(folder, checks, hidden),
         copied=files,
-        metadata=metadata,
+        metadata=metadata | {"calibration": calibration_table(checks)},
+    )
+    return _adapted(source, weights, merge, loras)
+
+
+def calibration_table(checks: Checks) -> dict[str, dict[str, float]]:
+    """For each question how its margin becomes a probability, and what follows from it."""
+    table = {"relevance": asdict(checks.calibration.relevance)}
+    for name, affine in checks.calibration.risk.items():
+        table[f"risk.{name}"] = asdict(affine) | asdict(checks.thresholds[name])
+    return table
+
+
+def _adapted(
+    source: ModelSource, weights: list[Path], merge: Path | None, loras: Sequence[Path]
+) -> ModelSource:
+    if merge is None and not loras:
+        return source
+    from export.sources import lora
+
+    if merge is not None and loras:
+        raise SourceError(
+            "--merge and --lora: adapters are of the weights as they were; choose one"
+        )
+    folder = weights[0].parent
+    base = folder_revision(folder, [path.name for path in weights])
+    if merge is not None:
+        one = lora.read_lora(merge)
+        lora.check_targets(one, weights)
+        both = f"{folder_revision(folder)} {folder_revision(merge, [lora.CONFIG, lora.WEIGHTS])}"
+        revision = f"sha256:{hashlib.sha256(both.encode()).hexdigest()}"
+        return replace(
+            source,
+            source=replace(source.source, revision=revision),
+            copied={file: path for file, path in source.copied.items() if path not in weights},
+            written={path.name: partial(lora.write_merged, one, path) for path in weights},
+            metadata=dict(source.metadata) | {"merged": {"name": merge.name, "base": base}},
+        )
+    read = [lora.read_lora(path) for path in loras]
+    copied = dict(source.copied)
+    for one in read:
+        lora.check_targets(one, weights)
+        for file in (lora.CONFIG, lora.WEIGHTS):
+            copied[f"lora/{one.folder.name}/{file}"] = one.folder / file
+    return replace(
+        source, copied=copied, metadata=dict(source.metadata) | {"lora": lora.listing(read, base)}
     )
 
 

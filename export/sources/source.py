@@ -27,6 +27,10 @@ class GraphSource:
         axes: for each dynamic axis the sizes that parity is measured at, the largest last.
         rows: how many rows at least it is measured on at each batch size; for outputs where a
             rare row that differs must be found. 0: one batch.
+        attention: how many layers' attention there is; each must become one node.
+        stages: for a graph that is two others, one after the other: their names and themselves.
+            Each is traced and measured alone, the file is put together from theirs, and must give
+            the same bits as they do.
     """
 
     module: torch.nn.Module
@@ -35,6 +39,8 @@ class GraphSource:
     sample: Sampler
     axes: Mapping[str, tuple[int, ...]]
     rows: int = 0
+    attention: int = 0
+    stages: Mapping[str, "GraphSource"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class ModelSource:
         graphs: `model` where there is one graph, else a name for each.
         files: what goes into the bundle beside the graphs, such as `tokenizer.json`.
         copied: the same, by path: a language model has gigabytes.
+        written: the same, by a function that writes the file it is given.
         metadata: what serving needs to know besides tensors (JSON).
     """
 
@@ -56,3 +63,4 @@ class ModelSource:
     files: Mapping[str, bytes] = field(default_factory=dict)
     metadata: Mapping[str, object] = field(default_factory=dict)
     copied: Mapping[str, Path] = field(default_factory=dict)
+    written: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)

@@ -64,7 +64,11 @@ def read_text_encoder(folder: Path, name: str | None = None) -> ModelSource:
         module,
         Source(name or folder.name, folder_revision(folder)),
         tokenizer,
-        {"dimension": int(config.hidden_size), "vocabulary": int(config.vocab_size)},
+        {
+            "dimension": int(config.hidden_size),
+            "vocabulary": int(config.vocab_size),
+            "layers": int(config.num_hidden_layers),
+        },
         {"pooling": module.pooling},
     )
 
@@ -80,7 +84,7 @@ def text_source(
 
     Args:
         tokenizer: as `read_tokenizer` gives it.
-        sizes: `dimension` of the features and `vocabulary` of the ids.
+        sizes: `dimension` of the features, `vocabulary` of the ids, number of `layers`.
     """
     file, settings = tokenizer
     length = int(settings["max_length"])
@@ -106,6 +110,7 @@ def text_source(
             "batch": (1, 3, 8, 32),
             "sequence": tuple(min(tokens, length) for tokens in (2, 7, 33, length)),
         },
+        attention=sizes["layers"],
     )
     return ModelSource(
         kind="text_encoder",

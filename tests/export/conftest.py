@@ -1,7 +1,9 @@
-"""Small bundles, made without torch."""
+"""Small bundles, made without torch, and an S3-compatible server to keep them in."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -11,12 +13,17 @@ from export.manifest import Graph, Manifest, Source, TensorSpec
 MakeDraft = Callable[..., Bundle]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """`pytest -m gpu` runs what needs an NVIDIA GPU and TensorRT; elsewhere it is skipped."""
+    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU and TensorRT 11")
+
+
 @pytest.fixture
 def make_draft(tmp_path: Path) -> MakeDraft:
     """Write a draft folder with two files, one in a sub-folder."""
 
     def make(name: str = "encoder", payload: bytes = b"weights") -> Bundle:
-        folder = tmp_path / f"draft-{name}-{payload.hex()}"
+        folder = tmp_path / f"draft-{name}-{payload[:20].hex()}"
         (folder / "sub").mkdir(parents=True, exist_ok=True)
         (folder / "model.onnx").write_bytes(payload)
         (folder / "sub" / "tokenizer.json").write_bytes(b"{}")
@@ -36,3 +43,48 @@ def make_draft(tmp_path: Path) -> MakeDraft:
         return Bundle.draft(folder, manifest)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[str]:
+    """The URL of an S3-compatible server (moto's) on loopback."""
+    from moto.s3.responses import S3Response
+    from moto.server import ThreadedMotoServer
+
+    patch = pytest.MonkeyPatch()
+    # moto looks and then writes, in threads; S3 decides a conditional write in one step.
+    put, one_at_a_time = S3Response.put_object, threading.Lock()
+
+    def put_object(self: S3Response) -> object:
+        with one_at_a_time:
+            return put(self)
+
+    patch.setattr(S3Response, "put_object", put_object)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+        patch.undo()
+
+
+@pytest.fixture
+def s3_url(object_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A repository's URL in a bucket of its own; drivers find the server by the environment."""
+    import botocore.session
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": object_server,
+        "AWS_ACCESS_KEY_ID": "tester",
+        "AWS_SECRET_ACCESS_KEY": "not-for-any-log",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"models-{uuid4().hex}"
+    client = botocore.session.get_session().create_client("s3")
+    client.create_bucket(Bucket=bucket)
+    client.close()
+    return f"s3://{bucket}/team/models"
