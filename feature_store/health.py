@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 GRACE_S = 0.05  # a PING that is answered later finds its node left out of lookups
 _PING_S = 0.25  # then each further PING may take this long
 _PAUSES_S = (0.02, 0.2)  # between two PINGs, at first and at most
-_SEARCHES_S = (0.05, 0.4)  # between two searches for the owners of the slots, at least and at most
+_SEARCHES_S = (0.05, 0.25)  # between two searches for the owners of the slots, at least and at most
 _CALM_S = 0.1  # a node that has just answered a PING is not doubted again
 _UNWELL = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN")
 

@@ -1,4 +1,4 @@
-"""A TCP proxy between a store and its server that can fall silent, as a firewall does."""
+"""A TCP proxy between a store and its server that can fall silent, or answer anything."""
 
 import selectors
 import socket
@@ -7,10 +7,16 @@ from types import TracebackType
 
 
 class Proxy:
-    """Carries bytes to a port of loopback. While `silent`, it swallows what comes."""
+    """Carries bytes to a port of loopback.
+
+    While `silent`, it swallows what comes. While there are `pieces`, it answers with them, one
+    after another, and hangs up if `short`.
+    """
 
     def __init__(self, port: int) -> None:
         self.silent = False
+        self.pieces: list[bytes] | None = None
+        self.short = False
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -62,6 +68,11 @@ class Proxy:
                 # A connection that lost bytes is never whole again.
                 self._swallowed |= {sock, other}
                 if data:
+                    return
+            elif data and self.pieces is not None:
+                for piece in self.pieces:
+                    sock.sendall(piece)
+                if not self.short:
                     return
             elif data:
                 other.sendall(data)
