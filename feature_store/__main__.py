@@ -14,7 +14,7 @@ from . import Flag, Status
 from .doctor import examine
 from .errors import FeatureStoreError
 from .load import LoadOptions, load
-from .plan import plan
+from .plan import COSTS, plan
 from .progress import bar
 from .repair import open_damaged, repair
 from .store import FeatureStore
@@ -110,6 +110,15 @@ def _doctor(args: argparse.Namespace) -> int:
     return 1 if any(finding.level == "error" for finding in findings) else 0
 
 
+def _connect(args: argparse.Namespace) -> FeatureStore:
+    return FeatureStore.connect(
+        args.url,
+        namespace=args.namespace,
+        layout=getattr(args, "layout", None),
+        expected_ads=getattr(args, "expected_ads", None),
+    )
+
+
 Command = Callable[[FeatureStore, argparse.Namespace], int]
 
 
@@ -132,6 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--version", help="by default the active one")
     sub.add_argument("--sequence", type=int, help="for rows without one of their own")
     sub.add_argument("--rate", type=float, default=0.0, help="rows per second at most")
+    sub.add_argument("--layout", choices=("default", "compact"), help="of a version that begins")
+    sub.add_argument("--expected-ads", type=float, help="a compact catalogue's size, once full")
     sub.add_argument("--restart", action="store_true", help="from the first row on")
     add("versions", _versions, "list the versions")
     sub = add("activate", _activate, "serve another version")
@@ -151,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--reason", required=True)
         if name != "delete":
             sub.add_argument("--source", choices=("human", "verdict"), default="human")
-    sub = add("plan", None, "size a deployment")
+    sub = add("plan", None, "size a deployment, with either layout")
     sub.add_argument("--ads", type=float, required=True)
     sub.add_argument("--qps", type=float, required=True, help="lookups per second")
     sub.add_argument("--ids", type=float, required=True, help="ids per lookup")
@@ -171,9 +182,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.command == "doctor":
             return _doctor(args)
         if args.run is None:
-            _say(asdict(plan(args.ads, args.qps, args.ids, args.versions)))
+            for layout in COSTS:
+                _say(asdict(plan(args.ads, args.qps, args.ids, args.versions, layout)))
             return 0
-        with FeatureStore.connect(args.url, namespace=args.namespace) as store:
+        with _connect(args) as store:
             run: Command = args.run
             return run(store, args)
     except FeatureStoreError as error:

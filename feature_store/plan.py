@@ -1,23 +1,38 @@
 """How much hardware a catalogue and its traffic need, from measured constants.
 
-In: ads, lookups per second, ids per lookup. Out: memory, shards, network, server CPU. The
-constants were measured with Valkey 9.1 and this package's records at a million ads (libc malloc);
-docs/decisions/0010-record-and-keys.md says how. A plan is a start, not a promise: measure there.
+In: ads, lookups per second, ids per lookup, a layout. Out: memory, shards, network, server CPU. The
+constants were measured with Valkey 9.1 and this package's records at a million ads with random
+53-bit ids (docs/decisions/0010-record-and-keys.md and 0017-compact-layout.md say how; Redis 7.0
+takes 121 bytes a record where Valkey takes 90, and 42 where it takes 38). A plan is a start, not
+a promise: measure there.
 """
 
 import math
 from dataclasses import dataclass
 
 from .errors import InputError
+from .layout import Name
 
-RECORD_BYTES = 90.0  # server memory per ad and version, key and hash table included
-LOOKUP_US = 9.0  # server CPU per lookup and shard that it reaches
-ID_US = 0.56  # server CPU per id
-REQUEST_BYTES = 29  # per id, to the server, for a namespace of three letters
-REPLY_BYTES = 31  # per id, from the server
 SHARE = 0.6  # of a server's thread and memory that is planned for
 TAGS = 64  # more shards than hash tags would stay empty
 SHARD_GB = 24.0  # memory of one shard: restarts and failovers stay quick
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a layout costs the server and the network."""
+
+    record_bytes: float  # memory per ad and version, key and hash table included
+    lookup_us: float  # server CPU per lookup and shard that it reaches
+    id_us: float  # server CPU per id
+    request_bytes: int  # per id, to the server, for a namespace of three letters
+    reply_bytes: int  # per id, from the server
+
+
+COSTS: dict[Name, Costs] = {
+    "default": Costs(90.0, 9.0, 0.56, 29, 31),
+    "compact": Costs(38.0, 15.0, 1.0, 53, 31),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +40,7 @@ class Plan:
     """What a deployment needs. Memory and shards of one copy of the catalogue, without replicas;
     `copies` clusters share the lookups, since each reaches all shards and so adds to their work."""
 
+    layout: Name
     ads: float
     qps: float
     ids: float
@@ -39,12 +55,13 @@ class Plan:
     reply_mb_s: float
 
 
-def plan(ads: float, qps: float, ids: float, versions: int = 2) -> Plan:
+def plan(ads: float, qps: float, ids: float, versions: int = 2, layout: Name = "default") -> Plan:
     """Size a deployment that keeps `versions` versions of `ads` ads. Raises InputError."""
     for name, value in (("ads", ads), ("qps", qps), ("ids", ids), ("versions", versions)):
         if not 0 < value < 1e15:
             raise InputError(f"{name} must be more than 0; found {value!r}")
-    memory = ads * versions * RECORD_BYTES
+    costs = COSTS[layout]
+    memory = ads * versions * costs.record_bytes
     for_memory = max(math.ceil(memory / SHARE / (SHARD_GB * 1e9)), 1)
     if for_memory > TAGS:
         raise InputError(
@@ -52,10 +69,11 @@ def plan(ads: float, qps: float, ids: float, versions: int = 2) -> Plan:
             "split the catalogue over namespaces"
         )
     # If any number of shards suffices, the most do: the work grows with them by less than they add.
-    copies = max(math.ceil(_cores(qps, ids, TAGS) / (TAGS * SHARE)), 1)
-    for_cpu = min(_shards_for(qps / copies, ids), TAGS)
+    copies = max(math.ceil(_cores(costs, qps, ids, TAGS) / (TAGS * SHARE)), 1)
+    for_cpu = min(_shards_for(costs, qps / copies, ids), TAGS)
     shards = max(for_memory, for_cpu)
     return Plan(
+        layout=layout,
         ads=ads,
         qps=qps,
         ids=ids,
@@ -65,19 +83,19 @@ def plan(ads: float, qps: float, ids: float, versions: int = 2) -> Plan:
         shards=shards,
         shards_for_memory=for_memory,
         shards_for_cpu=for_cpu,
-        server_cores=_cores(qps, ids, shards),
-        request_mb_s=qps * ids * REQUEST_BYTES / 1e6,
-        reply_mb_s=qps * ids * REPLY_BYTES / 1e6,
+        server_cores=_cores(costs, qps, ids, shards),
+        request_mb_s=qps * ids * costs.request_bytes / 1e6,
+        reply_mb_s=qps * ids * costs.reply_bytes / 1e6,
     )
 
 
-def _shards_for(qps: float, ids: float) -> int:
+def _shards_for(costs: Costs, qps: float, ids: float) -> int:
     """Shards whose threads suffice; TAGS + 1 if no number does."""
     for shards in range(1, TAGS + 1):
-        if _cores(qps, ids, shards) <= shards * SHARE:
+        if _cores(costs, qps, ids, shards) <= shards * SHARE:
             return shards
     return TAGS + 1
 
 
-def _cores(qps: float, ids: float, shards: int) -> float:
-    return qps * (ids * ID_US + min(shards, ids) * LOOKUP_US) / 1e6
+def _cores(costs: Costs, qps: float, ids: float, shards: int) -> float:
+    return qps * (ids * costs.id_us + min(shards, ids) * costs.lookup_us) / 1e6

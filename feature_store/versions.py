@@ -15,6 +15,7 @@ from .catalog import View
 from .core import TIMEOUT_S, Core, Job, patiently, refresh, run_jobs
 from .errors import ConflictError, CoverageError, UnknownVersionError
 from .keys import TAGS
+from .layout import Name, name_of
 from .lookup import unknown
 from .ops import Op
 from .scan import count_held
@@ -32,6 +33,7 @@ class Version:
     number: int
     state: State
     records: int
+    layout: Name = "default"
 
 
 def versions(core: Core) -> Op[list[Version]]:
@@ -46,7 +48,13 @@ def versions(core: Core) -> Op[list[Version]]:
             if isinstance(number, bytes) and isinstance(count, bytes):
                 counts[int(number)] = counts.get(int(number), 0) + int(count)
     return [
-        Version(name, number, _state(view, name), counts.get(number, 0))
+        Version(
+            name,
+            number,
+            _state(view, name),
+            counts.get(number, 0),
+            name_of(view.bits.get(number)),
+        )
         for name, number in sorted(view.numbers.items(), key=lambda item: item[1])
     ]
 

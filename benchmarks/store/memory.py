@@ -133,13 +133,16 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
 def _beside_plan(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The constants of `plan` beside the largest that were measured for the same layout."""
-    measured = [row for row in rows if row["layout"] == "default" and "left_out" not in row]
-    used = {
-        "bytes_a_record": plan.RECORD_BYTES,
-        "server_us_a_lookup": plan.LOOKUP_US,
-        "server_us_an_id": plan.ID_US,
-    }
-    return {
-        name: {"plan": constant, "measured": max(row[name] for row in measured)}
-        for name, constant in used.items()
-    }
+    beside: dict[str, Any] = {}
+    for layout, costs in plan.COSTS.items():
+        measured = [row for row in rows if row["layout"] == layout and "left_out" not in row]
+        used = {
+            "bytes_a_record": costs.record_bytes,
+            "server_us_a_lookup": costs.lookup_us,
+            "server_us_an_id": costs.id_us,
+        }
+        beside[layout] = {
+            name: {"plan": constant, "measured": max(row[name] for row in measured)}
+            for name, constant in used.items()
+        }
+    return beside

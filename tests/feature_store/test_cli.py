@@ -62,6 +62,17 @@ def test_load_activate_rollback_retire(run: Any, tmp_path: Path) -> None:
     assert [row["name"] for row in run("versions")] == ["1"]
 
 
+def test_load_begins_a_version_with_a_layout(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "codes.npz"
+    np.savez(file, ad_ids=np.arange(1, 11), codes=CODES)
+    compact = ["--layout", "compact", "--expected-ads", "1e6"]
+    assert run("load", str(file), "--version", "small", *compact)[0]["written"] == 10
+    assert run("versions")[-1]["layout"] == "compact"
+    assert run("get", "3", "--version", "small")[0]["codes"] == CODES[2].tolist()
+    run("load", str(file), "--version", "small", "--layout", "default", code=2)
+    run("load", str(file), "--layout", "compact", code=2)  # for how many ads?
+
+
 def test_doctor_finds_what_is_wrong(run: Any, here: FeatureStore, valkey_url: str) -> None:
     assert all(row["level"] != "error" for row in run("doctor"))
     with redis.Redis.from_url(valkey_url) as client:
@@ -112,7 +123,11 @@ def test_doctor_goes_on_removing_a_retired_version(
 def test_plan_needs_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["plan", "--ads", "500e6", "--qps", "50000", "--ids", "500"]
     assert main(["--url", "redis://127.0.0.1:1", *arguments]) == 0
-    plan = json.loads(capsys.readouterr().out)
+    plan, compact = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (plan["layout"], compact["layout"]) == ("default", "compact")
+    assert compact["memory_gb"] == pytest.approx(38, rel=0.05)
+    assert compact["shards_for_memory"] == 3
+    assert compact["server_cores"] > plan["server_cores"]
     assert plan["memory_gb"] == pytest.approx(90, rel=0.05)  # two versions of 90 bytes an ad
     assert plan["shards_for_memory"] == 7  # of 24 GB, 60% full
     assert plan["shards"] <= 64
