@@ -33,11 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = known.choices["lookup"]
     sub.add_argument("--feast", action="store_true", help="beside Feast, in a place of its own")
     sub.add_argument("--plot", type=Path, metavar="DIR", help="draw latency over ids there")
-    known.choices["faults"].add_argument(
-        "--only", nargs="+", choices=commands.FAULTS, help="some of them; all by default"
-    )
+    for name, parts in (("faults", commands.FAULTS), ("models", commands.PARTS)):
+        some = "some of them; all by default"
+        known.choices[name].add_argument("--only", nargs="+", choices=parts, help=some)
     sub = known.choices["checks"]
     sub.add_argument("--model", choices=("medium", "tiny"), default="medium", help="%(default)s")
+    sub = known.choices["models"]
+    sub.add_argument("--size", choices=("full", "tiny"), default="full", help="%(default)s")
     for name in ("serve", "routes"):
         _target(known.choices[name])
     sub = known.choices["counters"]

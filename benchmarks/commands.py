@@ -10,6 +10,7 @@ from .errors import InvalidRunError
 from .report import finish, say
 
 FAULTS = ("takedown", "flips", "shards", "channel", "mixing")  # the rooms of benchmarks/faults
+PARTS = ("one_caller", "saturation", "arrivals")  # of the models' figures
 
 
 def _lookup(args: argparse.Namespace) -> None:
@@ -23,21 +24,21 @@ def _lookup(args: argparse.Namespace) -> None:
 
 
 def _growth(args: argparse.Namespace) -> None:
-    from .store import growth
+    from .store.growth import run
 
-    finish("growth", args.seed, growth.run(args.scale, args.seed))
+    finish("growth", args.seed, run(args.scale, args.seed))
 
 
 def _memory(args: argparse.Namespace) -> None:
-    from .store import memory
+    from .store.memory import run
 
-    finish("memory", args.seed, memory.run(args.scale, args.seed))
+    finish("memory", args.seed, run(args.scale, args.seed))
 
 
 def _writing(args: argparse.Namespace) -> None:
-    from .store import writing
+    from .store.writing import run
 
-    finish("writing", args.seed, writing.run(args.scale, args.seed))
+    finish("writing", args.seed, run(args.scale, args.seed))
 
 
 def _faults(args: argparse.Namespace) -> None:
@@ -71,6 +72,14 @@ def _checks(args: argparse.Namespace) -> None:
     finish("checks", args.seed, {"model": args.model, **run(size, args.scale, args.seed)})
 
 
+def _models(args: argparse.Namespace) -> None:
+    from .models.made import FULL, TINY
+    from .models.run import run
+
+    size = TINY if args.size == "tiny" else FULL
+    finish("models", args.seed, run(size, args.only or PARTS, args.scale))
+
+
 def _counters(args: argparse.Namespace) -> None:
     from .counters import check, measure
 
@@ -89,5 +98,6 @@ ALL: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "serve": (_serve, "the whole system under load, beside its parts"),
     "routes": (_routes, "lookups over HTTP and gRPC beside an empty route"),
     "checks": (_checks, "checks against the raw language-model engine"),
+    "models": (_models, "served models against the bare runtime session"),
     "counters": (_counters, "round trips and bytes per lookup, exactly"),
 }

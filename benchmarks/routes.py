@@ -27,13 +27,13 @@ def measure(runner: asyncio.Runner, stages: Stages, scale: float) -> dict[str, A
     """Both protocols. Raises InvalidRunError when a contender does not answer as it should."""
     found: dict[str, Any] = {}
     for stage, protocol in ((stages.lookup_http(IDS), "http"), (stages.lookup_grpc(IDS), "grpc")):
-        taken = runner.run(_turns(stage, max(int(ROUNDS * scale), 10)))
+        taken = runner.run(turns(stage, max(int(ROUNDS * scale), 10)))
         found[protocol] = _judge(taken, BARS_MS[protocol])
     _show(found)
     return found
 
 
-async def _turns(stage: Stage, rounds: int) -> dict[str, NDArray[np.float64]]:
+async def turns(stage: Stage, rounds: int) -> dict[str, NDArray[np.float64]]:
     """Milliseconds (2 * rounds,) of each contender."""
     taken: dict[str, list[float]] = {contender.name: [] for contender in stage.contenders}
     for i in range(WARM_UP):

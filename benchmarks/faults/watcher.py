@@ -17,7 +17,7 @@ import numpy as np
 
 from feature_store import FeatureStore, Status
 
-PERIOD_S = 0.002
+PERIOD_S = 0.005
 WINDOW = 100  # ids a lookup
 _PATIENCE_S = 30.0  # for one step; then the run is over
 

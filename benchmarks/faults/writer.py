@@ -1,7 +1,8 @@
 """A writer in a process of its own: single records at a fixed rate, until told to stop.
 
 Arguments: the store's URL, writes a second, first id, number of ids. In, on stdin: anything, or its
-end, stops it. Out, on stdout: `ready`, and at the end the writes a second that it made.
+end, stops it. Out, on stdout: `ready`, and at the end the writes a second that it made. Records
+that have become due while one was written go together.
 """
 
 import select
@@ -14,15 +15,16 @@ from feature_store import FeatureStore
 
 
 def main(url: str, rate: float, first: int, count: int) -> None:
-    """Write one record at a time, at the times that the rate plans."""
+    """Write records at the times that the rate plans."""
     codes = np.random.default_rng(2).integers(0, 65535, (count, 6)).astype(np.uint16)
     with FeatureStore.connect(url) as store:
         print("ready", flush=True)
         begun, done = time.monotonic(), 0
         while not select.select([sys.stdin], [], [], 0)[0]:
-            at = done % count
-            store.write([first + at], codes[at : at + 1])
-            done += 1
+            due = int((time.monotonic() - begun) * rate) + 1
+            at = np.arange(done, max(due, done + 1)) % count
+            store.write(first + at, codes[at])
+            done += len(at)
             time.sleep(max(begun + done / rate - time.monotonic(), 0))
         print(done / (time.monotonic() - begun), flush=True)
 

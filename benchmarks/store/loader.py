@@ -37,7 +37,6 @@ class Loader:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
-        self._reached: list[float] = []
 
     @classmethod
     @contextmanager
@@ -62,14 +61,10 @@ class Loader:
         self._say(f"go {rate}")
         self._hear()
 
-    def stop(self) -> None:
-        """Stop writing; returns once it has."""
+    def stop(self) -> float:
+        """Stop writing; returns, once it has, the records a second since `go`."""
         self._say("stop")
-        self._reached.append(self._hear())
-
-    def reached(self) -> float:
-        """Records a second that were written between `go` and `stop`, on average."""
-        return float(np.mean(self._reached))
+        return self._hear()
 
     def _say(self, line: str) -> None:
         if self._process.stdin is None:

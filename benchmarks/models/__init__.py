@@ -1,0 +1,1 @@
+"""Served models beside the bare runtime session: `python -m benchmarks models`."""

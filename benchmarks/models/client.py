@@ -1,0 +1,110 @@
+"""Requests for inference over gRPC, laid out before the clock runs.
+
+In: a front, a model's graph. Out: calls: "ok", or the status that came instead. Tensors travel as
+raw contents, as the stock client sends them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as pb
+
+from export import Repository
+from export.manifest import Graph
+from serving.models.servable import default_graph
+
+from ..load import Request
+from .served import Front
+
+INFER_RPC = "/inference.GRPCInferenceService/ModelInfer"
+LIVE_RPC = "/inference.GRPCInferenceService/ServerLive"
+STATISTICS_RPC = "/inference.GRPCInferenceService/ModelStatistics"
+VARIANTS = 16
+CHANNELS = 4
+_OPTIONS = [("grpc.max_receive_message_length", 64 << 20), ("grpc.use_local_subchannel_pool", 1)]
+_TYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
+OPEN_AXIS = 16  # any dynamic axis but the batch
+
+
+def graph_of(repository: Repository, model: str) -> tuple[str, Graph]:
+    """Name and signature of a model's default graph."""
+    manifest = repository.open(model).manifest
+    name = default_graph(manifest)
+    return name, manifest.graphs[name]
+
+
+def feed(graph: Graph, rows: int, random: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Random inputs of `rows` rows by name; whole numbers are small, tables have that many rows."""
+    found = {}
+    for spec in graph.inputs:
+        shape = [
+            s if isinstance(s, int) else OPEN_AXIS if i else rows for i, s in enumerate(spec.shape)
+        ]
+        if np.dtype(spec.dtype).kind == "f":
+            found[spec.name] = random.standard_normal(shape).astype(spec.dtype)
+        else:
+            top = 256 if spec.dtype == "uint8" else 100
+            found[spec.name] = random.integers(0, top, shape).astype(spec.dtype)
+    return found
+
+
+def message(model: str, tensors: Mapping[str, NDArray[Any]], timeout_s: float | None) -> bytes:
+    """A ModelInfer request. timeout_s: after which nobody waits for the answer."""
+    request = pb.ModelInferRequest(model_name=model)
+    for name, array in tensors.items():
+        request.inputs.add(name=name, datatype=_TYPES[str(array.dtype)], shape=array.shape)
+        request.raw_input_contents.append(array.tobytes())
+    if timeout_s is not None:
+        request.parameters["timeout"].int64_param = int(timeout_s * 1e6)
+    return bytes(request.SerializeToString())
+
+
+class Client:
+    """Calls to one front."""
+
+    def __init__(self, front: Front, repository: Repository) -> None:
+        import grpc.aio
+
+        self._channels = [
+            grpc.aio.insecure_channel(front.grpc, options=[*_OPTIONS, ("number", i)])
+            for i in range(CHANNELS)
+        ]
+        self._repository = repository
+
+    async def close(self) -> None:
+        """Disconnect."""
+        for channel in self._channels:
+            await channel.close()
+
+    def infer(self, model: str, rows: int, timeout_s: float | None = None) -> Request:
+        """Requests of `rows` rows, VARIANTS different ones."""
+        random = np.random.default_rng(rows)
+        _, graph = graph_of(self._repository, model)
+        bodies = [message(model, feed(graph, rows, random), timeout_s) for _ in range(VARIANTS)]
+        return self.call(INFER_RPC, model, bodies)
+
+    def call(self, rpc: str, application: str, bodies: list[bytes]) -> Request:
+        """Any method of an application, bytes in: its outcome."""
+        methods = [channel.unary_unary(rpc) for channel in self._channels]
+        metadata = (("application", application),)
+
+        async def call(number: int) -> str:
+            body = bodies[number % len(bodies)]
+            try:
+                await methods[number % CHANNELS](body, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                return str(error.code().name)
+            return "ok"
+
+        return call
+
+    async def computed_rows(self, model: str) -> int:
+        """Rows that the model has computed so far, by its own count."""
+        method = self._channels[0].unary_unary(STATISTICS_RPC)
+        body = pb.ModelStatisticsRequest(name=model).SerializeToString()
+        answer = await method(body, metadata=(("application", model),))
+        found = pb.ModelStatisticsResponse.FromString(answer).model_stats[0]
+        return int(found.inference_count)

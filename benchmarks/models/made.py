@@ -1,0 +1,115 @@
+"""Bundles that figures about speed are made with: real architectures, random weights.
+
+In: a folder and a size. Out: a repository with an image tower (fp32 and INT8), a DLRM-shaped
+graph, and a small model; made once, by the project's own exporter, and found again later. Their
+answers mean nothing, their cost does.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export import Repository
+from export.errors import NotFoundError
+
+FOLDER = Path("var/bench-models")
+VIT, VIT_INT8, DLRM, SMALL = "vit", "vit_int8", "dlrm", "small"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of the image tower (ViT-B/32 in full) and of the DLRM (Naumov et al., 2019)."""
+
+    name: str
+    tower: Mapping[str, int]
+    image: Mapping[str, int]
+    dense: int = 13
+    sparse: int = 26
+    rows: int = 10_000  # of each embedding table
+    width: int = 64
+
+
+FULL = Size(
+    "full",
+    {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    {"image_size": 224, "patch_size": 32},
+)
+TINY = Size(
+    "tiny",
+    {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
+    {"image_size": 64, "patch_size": 32},
+    rows=100,
+    width=8,
+)
+
+
+def repository(size: Size, folder: Path = FOLDER) -> Path:
+    """The repository's folder; makes the bundles that are missing (minutes at full size)."""
+    place = folder / size.name
+    place.mkdir(parents=True, exist_ok=True)
+    for name in (VIT, VIT_INT8, DLRM, SMALL):
+        try:
+            Repository(place).open(name)
+        except NotFoundError:
+            print(f"making the bundle {name} ({size.name})", file=sys.stderr)
+            _make(name, size, place)
+    return place
+
+
+def _make(name: str, size: Size, place: Path) -> None:
+    from export.pipeline import Wanted, publish
+
+    source: Any = {DLRM: _dlrm, SMALL: _small}.get(name, _tower)(size, place)
+    wanted = Wanted("int8" if name == VIT_INT8 else "fp32")
+    publish(source, Repository(place), name, lambda _: None, wanted)
+
+
+def _tower(size: Size, place: Path) -> Any:
+    """The vision tower of CLIP, as `python -m export onnx FOLDER` reads it."""
+    import torch
+    import transformers
+
+    from export.sources.families import open_source
+
+    folder = place / "source"
+    if not (folder / "config.json").exists():
+        torch.manual_seed(0)
+        library: Any = transformers
+        library.utils.logging.disable_progress_bar()
+        tower = library.ViTModel(library.ViTConfig(**size.tower, **size.image))
+        tower.save_pretrained(folder, safe_serialization=True)
+        side = size.image["image_size"]
+        preprocessing = {
+            "size": {"height": side, "width": side},
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+            "resample": 3,
+            "do_normalize": True,
+            "do_rescale": True,
+            "do_resize": True,
+            "image_processor_type": "ViTImageProcessor",
+        }
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing))
+    return open_source(str(folder), None)
+
+
+def _dlrm(size: Size, place: Path) -> Any:
+    from .graphs import dlrm
+
+    del place
+    return dlrm(size.dense, size.sparse, size.rows, size.width)
+
+
+def _small(size: Size, place: Path) -> Any:
+    from .graphs import small
+
+    del size, place
+    return small()

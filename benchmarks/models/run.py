@@ -1,0 +1,113 @@
+"""All figures of served models, in one Serve instance: `python -m benchmarks models`.
+
+In: a size of models, a scale. Out: throughput at saturation, latency of one caller, random
+arrivals. This process is the load generator; the models are served by processes of their own.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from export import Repository
+from serving.session import open_session
+
+from .. import report, routes, stats
+from ..http1 import Http
+from ..serve_stages import CONTROL, Contender, Stage
+from . import made, queueing, saturation, served
+from .client import LIVE_RPC, Client, feed, graph_of
+
+ROUNDS = 300
+BAR_MS = 0.5  # above in-process run and empty route, p50, one caller
+NAMES = (made.VIT, made.VIT_INT8, made.DLRM, made.SMALL)
+
+
+def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
+    """Measure some parts; the INT8 tower's saturation always, which "arrivals" are planned by."""
+    place = made.repository(size)
+    repository = Repository(place)
+    with served.started(place, NAMES) as front, asyncio.Runner() as runner:
+        client = runner.run(_connect(front, repository))
+        try:
+            found: dict[str, Any] = {"models": size.name}
+            if "one_caller" in parts:
+                found["one_caller"] = _alone(runner, client, front, repository, scale)
+            models = () if "saturation" in parts else (made.VIT_INT8,)
+            full = saturation.run(runner, client, repository, scale, models)
+            peak = full["models"][made.VIT_INT8]["rows_per_s"]["served"]
+            found["saturation"] = full
+            if "arrivals" in parts:
+                args = (runner, client, repository, made.VIT_INT8, peak, scale)
+                found["arrivals"] = {"model": made.VIT_INT8, **queueing.run(*args)}
+        finally:
+            runner.run(client.close())
+    return found
+
+
+async def _connect(front: served.Front, repository: Repository) -> Client:
+    return Client(front, repository)
+
+
+def _alone(
+    runner: asyncio.Runner,
+    client: Client,
+    front: served.Front,
+    repository: Repository,
+    scale: float,
+) -> dict[str, Any]:
+    """One caller of a small model over each protocol, beside its parts."""
+    import orjson
+
+    name, graph = graph_of(repository, made.SMALL)
+    session = open_session(repository.open(made.SMALL), name)
+    tensors = feed(graph, 1, np.random.default_rng(0))
+    ((input_name, row),) = tensors.items()
+    http = Http(front.http)
+    asked = {"name": input_name, "datatype": "FP32", "shape": [1, 64], "data": row[0].tolist()}
+    infer = http.request(
+        "POST", f"/v2/models/{made.SMALL}/infer", orjson.dumps({"inputs": [asked]})
+    )
+    ready = http.request("GET", f"/v2/models/{made.SMALL}/ready")
+
+    async def bare(_: int) -> str:
+        session.run(tensors)
+        return "ok"
+
+    def over_http(request: bytes) -> Any:
+        async def call(_: int) -> str:
+            status, _body = await http.send(request)
+            return "ok" if status == 200 else f"HTTP {status}"
+
+        return call
+
+    grpc_call = client.infer(made.SMALL, 1)
+    kinds = {
+        "http": (over_http(infer), over_http(ready)),
+        "grpc": (grpc_call, client.call(LIVE_RPC, made.SMALL, [b""])),
+    }
+    found: dict[str, Any] = {}
+    for protocol, (own, empty) in kinds.items():
+        parts = {"tessera": own, CONTROL: own, "empty route": empty, "bare session": bare}
+        stage = Stage(protocol, tuple(Contender(n, c) for n, c in parts.items()))
+        taken = runner.run(routes.turns(stage, max(int(ROUNDS * scale), 10)))
+        above = stats.excess(taken["tessera"], (taken["empty route"], taken["bare session"]))
+        found[protocol] = {
+            "p50_ms": {n: float(np.median(v)) for n, v in taken.items()},
+            "above_ms": above.judged(BAR_MS),
+            "control": stats.ratio(taken[CONTROL], taken["tessera"]).shown(),
+        }
+    http.close()
+    rows = [
+        {
+            "": p,
+            **f["p50_ms"],
+            "above ms": f["above_ms"]["value"],
+            "bar": BAR_MS,
+            "verdict": f["above_ms"]["verdict"],
+        }
+        for p, f in found.items()
+    ]
+    report.table("a small model, one caller, p50 ms", rows)
+    return found

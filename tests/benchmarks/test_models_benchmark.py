@@ -1,0 +1,39 @@
+"""`python -m benchmarks models` on tiny models: a real Serve instance, every figure is there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.models.queueing import ideal_queue
+
+HOUSE = Path(__file__).parents[2]
+
+
+def test_the_ideal_queue_takes_what_waits() -> None:
+    service = {1: 1.0, 2: 1.5, 4: 2.0}
+    alone = ideal_queue(np.array([0.0, 5.0]), service)
+    np.testing.assert_allclose(alone, [1.0, 1.0])
+    # Two come while the first is computed and go together; the sixth does not fit with the four.
+    np.testing.assert_allclose(ideal_queue(np.array([0.0, 0.2, 0.4]), service), [1.0, 2.3, 2.1])
+    crowd = ideal_queue(np.array([0.0, 0.1, 0.1, 0.1, 0.1, 0.1]), service)
+    np.testing.assert_allclose(crowd, [1.0, 2.9, 2.9, 2.9, 2.9, 3.9])
+
+
+def test_models_run_small_and_end_in_one_json_line() -> None:
+    command = [sys.executable, "-m", "benchmarks", "models", "--size", "tiny", "--scale", "0.02"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=550, cwd=HOUSE)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    found = json.loads(ran.stdout.splitlines()[-1])
+    for protocol in ("http", "grpc"):
+        row = found["one_caller"][protocol]
+        assert row["p50_ms"]["tessera"] > row["p50_ms"]["bare session"] > 0
+        assert row["above_ms"]["low"] <= row["above_ms"]["value"] <= row["above_ms"]["high"]
+    assert set(found["saturation"]["models"]) == {"vit", "vit_int8", "dlrm"}
+    for row in found["saturation"]["models"].values():
+        assert row["rows_per_s"]["bare"] > 0
+        assert row["rows_per_s"]["served"] > 0
+    assert found["arrivals"]["poisson"]["outcomes"].keys() == {"ok"}
+    assert found["arrivals"]["overload"]["outcomes"]["ok"] > 0
