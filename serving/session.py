@@ -21,6 +21,7 @@ from export.manifest import Graph
 from serving.cores import available_cores
 from serving.errors import ConfigurationError
 from serving.providers import Device, choose_provider, gpu_present, with_options
+from serving.tensorrt_session import open_plan
 from serving.tensors import Tensors, batch_axis
 
 # Any dynamic axis but the batch is this long in warm-up runs.
@@ -64,6 +65,8 @@ def open_session(bundle: Bundle, graph: str, runtime: Runtime | None = None) -> 
     Raises ConfigurationError: no such device, the extra is missing, or the file cannot be loaded.
     """
     runtime = runtime or Runtime()
+    if runtime.device != "cpu" and (planned := open_plan(bundle, graph)) is not None:
+        return planned
     try:
         import onnxruntime
 

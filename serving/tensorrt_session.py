@@ -59,6 +59,8 @@ def open_plan(bundle: Bundle, graph: str) -> TensorrtSession | None:
         return None
     try:
         read_tag(bundle, graph, file)
-        return TensorrtSession(file.read_bytes(), bundle.manifest.graphs[graph])
+        session = TensorrtSession(file.read_bytes(), bundle.manifest.graphs[graph])
     except ExportError as error:
         raise ConfigurationError(f"{file}: {error}") from error
+    logger.info("session opened: %s in TensorRT, %s", label, file.name)
+    return session

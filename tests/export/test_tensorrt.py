@@ -21,6 +21,7 @@ from export.tensorrt_plan import BuildOptions, build, parse_profiles
 from export.tensorrt_tag import Hardware, has_plans, plan_folder
 from serving import tensorrt_session
 from serving.errors import ConfigurationError, RefusedInputsError
+from serving.session import Runtime, open_session
 from serving.tensorrt_session import open_plan
 from tests.export.tensorrt_double import API, Builder, Context, Double, Members, Parser, at_address
 
@@ -92,6 +93,9 @@ def test_a_plan_is_built_tagged_and_served(tensorrt: Double, bundle: Bundle) -> 
     with pytest.raises(RefusedInputsError, match="the plan takes"):
         session.run({"x": np.zeros((0, 4), np.float32)})
     session.close()
+    # Sessions prefer a plan, unless the CPU was asked for.
+    assert open_session(bundle, "model").provider == "TensorRT"
+    assert open_session(bundle, "model", Runtime("cpu")).provider == "CPUExecutionProvider"
     # The bundle is as it was, and the next build starts from the timings of this one.
     assert Repository(bundle.directory.parents[1]).open("doubler", full=True) == bundle
     timings = file.parent.parent / "timing.trt11.4.0.106.sm9.0.cache"
