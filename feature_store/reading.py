@@ -58,14 +58,17 @@ def place(
     """
     ids = asked.ids if part is None else asked.ids[part]
     decoded = record.decode(record.hash_ids(ids), rows, present, asked.number)
-    at = _places(asked, part)
+    asked.corrupt += len(ids) - int(np.count_nonzero(decoded.valid))
     answer = asked.answer
+    if part is None and asked.index is None:  # the whole answer: nothing to copy
+        answer.codes, answer.flags, answer.status = decoded.codes, decoded.flags, decoded.status
+        return
+    at = _places(asked, part)
     answer.codes[at], answer.flags[at], answer.status[at] = (
         decoded.codes,
         decoded.flags,
         decoded.status,
     )
-    asked.corrupt += len(ids) - int(np.count_nonzero(decoded.valid))
 
 
 def lose(asked: Asked, part: NDArray[np.intp] | None) -> None:
