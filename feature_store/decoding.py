@@ -177,9 +177,9 @@ def collect(asked: Asked, share: Share, call: Call, outcome: Outcome) -> list[Re
 
 def _settle(asked: Asked, share: Share, reader: RowsReader) -> list[Refused]:
     if share.groups is None and not reader.errors:  # one group, and nothing to sort out
-        rows, there = reader.rows, reader.present
-        place(asked, None, rows[:-1], None if there is None else there[:-1])
-        asked.pointer = rows[-1].tobytes() if there is None or there[-1] else b""
+        rows, found = reader.rows, reader.present
+        place(asked, None, rows[:-1], None if found is None else found[:-1])
+        asked.pointer = rows[-1].tobytes() if found is None or found[-1] else b""
         return []
     groups = _groups(asked, share)
     counts, pointed = groups // 2, groups % 2

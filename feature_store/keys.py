@@ -76,6 +76,7 @@ class Keys:
         self._frame = frame
         self.tag_bytes = "".join(tags()).encode()
         self._templates: dict[int, NDArray[np.uint8]] = {}
+        self._prefixes: dict[int, bytes] = {}
 
     def content(self, ad_id: int, kind: str = "c") -> bytes:
         """Name of an ad's content (`kind` names its owner's sort): same tag as its record."""
@@ -119,7 +120,11 @@ class Keys:
 
     def element_prefix(self, version: int) -> bytes:
         """What all record keys of a version begin with, as elements of a command, up to the tag."""
-        return f"{self._frame}{self.namespace}:r{version:04x}{{".encode()
+        prefix = self._prefixes.get(version)
+        if prefix is None:
+            prefix = f"{self._frame}{self.namespace}:r{version:04x}{{".encode()
+            self._prefixes[version] = prefix
+        return prefix
 
     def _template(self, version: int) -> NDArray[np.uint8]:
         template = self._templates.get(version)
