@@ -28,6 +28,7 @@ LOOKUPS = 2000
 SIZES = (100, 500, 1000)
 ROUNDS = 10
 LAYOUTS = ("default", "compact")
+SCATTERED = "random 53 bits"
 COMPACT_BAR = 48.0  # bytes a record
 
 
@@ -55,7 +56,7 @@ def _ids(ads: int, seed: int) -> dict[str, NDArray[np.int64]]:
     scattered = np.unique(random.integers(1, 2**53, ads + ads // 100))
     return {
         "dense": np.arange(1, ads + 1, dtype=np.int64),
-        "random 53 bits": random.permutation(scattered)[:ads].astype(np.int64),
+        SCATTERED: random.permutation(scattered)[:ads].astype(np.int64),
     }
 
 
@@ -75,6 +76,7 @@ def _measure(server: Server, layout: str, ids: NDArray[np.int64], lookups: int) 
         "rss_bytes_a_record": (full["used_memory_rss"] - empty["used_memory_rss"]) / len(ids),
         "allocator": full["mem_allocator"],
         "server_us_500_ids": cpu[500],
+        "server_us_by_ids": cpu,
         "server_us_a_lookup": cpu[100] - 100 * an_id,
         "server_us_an_id": an_id,
     }
@@ -132,17 +134,19 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
 
 def _beside_plan(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The constants of `plan` beside the largest that were measured for the same layout."""
+    """The constants of `plan` beside what was measured as they were: Valkey, random ids."""
     beside: dict[str, Any] = {}
     for layout, costs in plan.COSTS.items():
-        measured = [row for row in rows if row["layout"] == layout and "left_out" not in row]
         used = {
             "bytes_a_record": costs.record_bytes,
             "server_us_a_lookup": costs.lookup_us,
             "server_us_an_id": costs.id_us,
         }
-        beside[layout] = {
-            name: {"plan": constant, "measured": max(row[name] for row in measured)}
-            for name, constant in used.items()
-        }
+        for row in rows:
+            if (row["server"], row["layout"], row["ids"]) == ("valkey", layout, SCATTERED):
+                beside[layout] = {
+                    name: {"plan": constant, "measured": row[name]}
+                    for name, constant in used.items()
+                    if name in row
+                }
     return beside
