@@ -47,7 +47,7 @@ def run(scale: float, seed: int) -> dict[str, Any]:
             turns = range(first, min(first + 3, episodes))
             hung += [_hang(probe, nodes, episode % 3, seconds) for episode in turns]
             os.kill(nodes[first % 3].pid, signal.SIGKILL)
-            dead.append(probe.run(seconds, lost=first % 3))
+            dead.append(probe.run(2 * seconds, lost=first % 3))
     recovery = [w for _ in range(max(round(KILLS * scale), 1)) for w in _recoveries(codes, scale)]
     return {
         "usual_p99_ms": float(np.quantile(usual.ms, 0.99)),
