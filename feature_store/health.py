@@ -22,8 +22,9 @@ from .wire import ServerReplyError, command
 if TYPE_CHECKING:
     from collections import Counter
 
-GRACE_S = 0.05  # a PING that is answered later finds its node left out of lookups
+GRACE_S = 0.1  # a PING that is answered later finds its node left out of lookups
 _PING_S = 0.25  # then each further PING may take this long
+_STARVED_S = 0.02  # woken later than that, this process lacks time, and blames no server
 _PAUSES_S = (0.02, 0.2)  # between two PINGs, at first and at most
 _SEARCHES_S = (0.05, 0.25)  # between two searches for the owners of the slots, at least and at most
 _CALM_S = 0.1  # a node that has just answered a PING is not doubted again
@@ -103,16 +104,18 @@ class Health:
         links = Links(self._core.address)
         patience, pause = GRACE_S, _PAUSES_S[0]
         while not self._stop.is_set() and node in self._core.map.nodes:
-            began = time.monotonic()
-            if self._answers(links, node, began + patience):
+            deadline = time.monotonic() + patience
+            if self._answers(links, node, deadline):
                 self._calm[node] = time.monotonic()
                 break
-            # Who is refused at once costs lookups nothing; only who waits in vain does.
-            hangs = time.monotonic() >= began + patience
-            self._set_silent(node, hangs)
-            if not hangs:
+            late = time.monotonic() - deadline
+            if late < 0:
+                # Who refuses at once costs lookups nothing; only who is waited for in vain does.
+                self._set_silent(node, False)
                 self._stop.wait(pause)
                 pause = min(2 * pause, _PAUSES_S[1])
+            elif late < _STARVED_S:
+                self._set_silent(node, True)
             patience = _PING_S
         links.close()
         self._set_silent(node, False)
