@@ -117,9 +117,9 @@ def test_changes_reach_versions_of_both_layouts(valkey_url: str, plain: Any) -> 
     assert [version.records for version in plain.versions()] == [len(IDS) - 3] * 2
     plain.activate("2")
     plain.activate("1")
-    assert plain.retire("2") == len(IDS) - 3
+    plain.retire("2")
     with redis.Redis.from_url(valkey_url) as client:
-        assert not list(client.scan_iter(b"ads:b*"))
+        until(lambda: not list(client.scan_iter(b"ads:b*")))
 
 
 def test_foreign_values_in_buckets_are_misses(valkey_url: str) -> None:
