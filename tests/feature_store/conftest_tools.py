@@ -185,6 +185,15 @@ def backend_of(kind: str) -> Iterator[Backend]:
             url = f"rediss://localhost:{secure}?ssl_ca_certs={folder / 'cert.pem'}"
         stack.enter_context(server(REDIS, *options))
         until(lambda: answers(port))
+        if kind == "sentinel":
+            watch = free_port()
+            config = folder / "sentinel.conf"
+            config.write_text(
+                f"port {watch}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {port} 1\n"
+            )
+            stack.enter_context(server(REDIS, str(config), "--sentinel", plain=True))
+            until(lambda: answers(watch))
+            url = f"redis+sentinel://127.0.0.1:{watch}/main"
         yield Backend(kind, url, [port])
 
 
@@ -223,4 +232,4 @@ def opened(kind: str, url: str, **options: Any) -> Iterator[Any]:
         loop.close()
 
 
-KINDS = ["valkey", "redis7", "unix", "tls", "acl", "cluster"]
+KINDS = ["valkey", "redis7", "unix", "tls", "acl", "cluster", "sentinel"]
