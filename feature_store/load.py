@@ -6,7 +6,8 @@ off; rows that come twice change nothing.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from .store import FeatureStore
 from .write import Rows
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
-_PACED = 4096  # rows at a time when the rate is bounded
+# When the rate is bounded, rows for so long at a time: readers feel many small writes less than
+# a few large ones.
+_PACE_S, _PACED = 0.005, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +100,14 @@ def _run(
 ) -> LoadResult:
     began = time.monotonic()
     skipped, written, ignored = done, 0, 0
-    version = options.version or ""
-    for part in source.rows(done):
+    version = options.version
+    for part in _read_ahead(source.rows(done)):
         rows = part
         if rows.sequence is None and options.sequence is not None:
             rows = replace(rows, sequence=check_sequence(options.sequence, len(rows.ids)))
         for piece in _pieces(rows, options.rate):
-            result = store.write(
-                piece.ids, piece.codes, piece.flags, options.version, piece.sequence
-            )
-            version = result.version
+            result = store.write(piece.ids, piece.codes, piece.flags, version, piece.sequence)
+            version = result.version  # whatever is activated meanwhile, a load has one version
             written += result.written
             ignored += result.ignored
             done += len(piece.ids)
@@ -118,11 +119,20 @@ def _run(
         journal.write(done)
     journal.close()
     seconds = time.monotonic() - began
-    return LoadResult(version, source.total, written, ignored, skipped, seconds)
+    return LoadResult(version or "", source.total, written, ignored, skipped, seconds)
+
+
+def _read_ahead(parts: Iterator[Rows]) -> Iterator[Rows]:
+    """The same parts; while one is being written, a thread reads the next."""
+    with ThreadPoolExecutor(1, "load") as reader:
+        coming = reader.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = reader.submit(next, parts, None)
+            yield part
 
 
 def _pieces(rows: Rows, rate: float) -> list[Rows]:
     if not rate:
         return [rows]
-    step = int(np.clip(rate / 50, 1, _PACED))
+    step = int(np.clip(rate * _PACE_S, 1, _PACED))
     return [rows.part(slice(at, at + step)) for at in range(0, len(rows.ids), step)]

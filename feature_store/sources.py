@@ -18,7 +18,7 @@ from .ids import check_codes, check_flags, check_ids, check_sequence
 from .record import CODES
 from .write import Rows
 
-PART = 65536
+PART = 1 << 18  # rows of compact buckets are written together as far as a part has them
 _EDGE = 1 << 20
 
 

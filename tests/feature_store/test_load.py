@@ -7,14 +7,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_store import FeatureStore, Flag, Status
+from feature_store import FeatureStore, Flag, Status, sources
 from feature_store.errors import InputError
 from feature_store.load import LoadOptions, load
-from feature_store.sources import PART, checked
+from feature_store.sources import checked
 
 N = 70_000
 IDS = np.arange(1, N + 1)
 CODES = np.random.default_rng(2).integers(0, 65535, (N, 6)).astype(np.uint16)
+
+
+PART = 1 << 16
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "PART", PART)
 
 
 @pytest.fixture(scope="module")
