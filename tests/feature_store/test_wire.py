@@ -41,7 +41,7 @@ def array_of(items: list[bytes | None]) -> bytes:
     return b"".join(parts)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.lists(st.one_of(plain, values), min_size=1, max_size=40), min_size=1, max_size=4),
     cuts_,
@@ -62,6 +62,7 @@ def test_rows_are_read_wherever_the_bytes_are_split(
             assert row.tobytes() == (item if len(item) == 24 else bytes(24))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3), st.lists(plain, min_size=2, max_size=9), cuts_)
 def test_an_error_in_place_of_a_group_is_kept_apart(
     at: int, items: list[bytes | None], cuts: list[int]
@@ -77,7 +78,7 @@ def test_an_error_in_place_of_a_group_is_kept_apart(
     assert reader.present[:n].tolist() == [item is not None for item in items]
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=300), cuts_, st.integers(0, 5))
 @example(b"*2\r\n$24\r\n", [], 2)
 @example(b"*1\r\n$-9\r\n", [], 1)
@@ -98,7 +99,7 @@ def test_arbitrary_bytes_neither_crash_nor_become_rows(
             continue
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(plain, min_size=1, max_size=20),
     st.integers(0, 700),
@@ -143,6 +144,7 @@ def wire(value: Any) -> bytes:
     return b"*%d\r\n" % len(value) + b"".join(wire(item) for item in value)
 
 
+@settings(deadline=None)
 @given(st.lists(simple, min_size=1, max_size=4), cuts_)
 def test_plain_replies_come_back(replies: list[Any], cuts: list[int]) -> None:
     reader = RepliesReader(len(replies))
