@@ -4,8 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from hypothesis import settings
 
 from feature_store.embedded import EmbeddedValkey
+
+# A busy machine is no wrong answer: properties have no time limit of their own.
+settings.register_profile("tessera", deadline=None)
+settings.load_profile("tessera")
 
 
 @pytest.fixture(scope="session")
