@@ -132,16 +132,19 @@ def _parquet_rows(path: Path, offset: int) -> Iterator[Rows]:
 
 
 def _batch_rows(batch: Any, names: set[str], singles: list[str]) -> Rows:
+    from pyarrow import compute
+
     n = batch.num_rows
 
     def column(name: str) -> Any:
         return batch.column(name).to_numpy(zero_copy_only=False)
 
     if "codes" in names:
-        flat = batch.column("codes").flatten().to_numpy(zero_copy_only=False)
-        if len(flat) != n * CODES:
+        lists = batch.column("codes")
+        lengths = compute.list_value_length(lists).to_numpy(zero_copy_only=False)
+        if not (lengths == CODES).all():  # neither longer, shorter nor null
             raise InputError(f"every list in codes must hold {CODES} numbers")
-        codes = flat.reshape(n, CODES)
+        codes = lists.flatten().to_numpy(zero_copy_only=False).reshape(n, CODES)
     else:
         codes = np.stack([column(name) for name in singles], axis=1)
     optional = {name: column(name) for name in ("flags", "sequence") if name in names}

@@ -102,7 +102,11 @@ def test_files_that_cannot_be_read_are_refused(here: FeatureStore, tmp_path: Pat
     np.savez(tmp_path / "no_codes.npz", ad_ids=IDS[:3])
     pq.write_table(pa.table({"ad_id": [1], "c0": [1]}), tmp_path / "few.parquet")
     pq.write_table(pa.table({"ad_id": [1], "codes": [[1, 2]]}), tmp_path / "short.parquet")
-    for name in ("no_codes.npz", "few.parquet", "short.parquet"):
+    uneven = {"ad_id": [1, 2], "codes": [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6, 7]]}
+    pq.write_table(pa.table(uneven), tmp_path / "uneven.parquet")
+    gap = {"ad_id": [1, 2], "codes": [[1, 2, 3, 4, 5, 6], None]}
+    pq.write_table(pa.table(gap), tmp_path / "gap.parquet")
+    for name in ("no_codes.npz", "few.parquet", "short.parquet", "uneven.parquet", "gap.parquet"):
         with pytest.raises(InputError):
             load(here, tmp_path / name)
     assert (here.lookup(IDS[:3]).status == Status.MISS).all()
