@@ -31,18 +31,27 @@ local call, gsub = redis.call, string.gsub
 local byte, sub, char, floor = string.byte, string.sub, string.char, math.floor
 local bxor, band = bit.bxor, bit.band
 local SYN = ARGV[1]
-local function patch(rec, at, new)
-  local diff = bxor(byte(rec, at), new)
-  if diff == 0 then return rec end
-  local lo, hi = byte(rec, 23, 24)
+local flips = {}
+local function flip(at, diff)
+  local sum = flips[256 * at + diff]
+  if sum then return sum end
+  sum = 0
   local base = (at - 1) * 16
   for b = 0, 7 do
     if band(diff, 2 ^ b) ~= 0 then
-      lo = bxor(lo, byte(SYN, base + 2 * b + 1))
-      hi = bxor(hi, byte(SYN, base + 2 * b + 2))
+      local lo, hi = byte(SYN, base + 2 * b + 1, base + 2 * b + 2)
+      sum = bxor(sum, lo + 256 * hi)
     end
   end
-  return sub(rec, 1, at - 1) .. char(new) .. sub(rec, at + 1, 22) .. char(lo, hi)
+  flips[256 * at + diff] = sum
+  return sum
+end
+local function patch(rec, at, new)
+  local diff = bxor(byte(rec, at), new)
+  if diff == 0 then return rec end
+  local sum, lo, hi = flip(at, diff), byte(rec, 23, 24)
+  return sub(rec, 1, at - 1) .. char(new) .. sub(rec, at + 1, 22)
+    .. char(bxor(lo, sum % 256), bxor(hi, floor(sum / 256)))
 end
 local function known(rec) return rec and #rec == 24 and byte(rec, 17) % 8 == 1 end
 local function marks(rec) return band(byte(rec, 17), 48) end

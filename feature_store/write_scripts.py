@@ -32,8 +32,12 @@ local function merge(i, rec, was)
       if F < f or F == f and (E < e or E == e and (D < d or D == d and (C < c or C == c and (B < b
         or B == b and A - A % 64 < a - low)))) then return nil end
     elseif b ~= 0 or c ~= 0 or d ~= 0 or e ~= 0 or f ~= 0 or a >= 64 then
-      rec = patch(rec, 17, byte(rec, 17) % 64 + (a - low))
-      for at = 18, 22 do rec = patch(rec, at, byte(was, at)) end
+      -- The record has no sequence yet: the stored one is put into its place.
+      local sum = bxor(flip(17, a - low), flip(18, b), flip(19, c), flip(20, d), flip(21, e),
+        flip(22, f))
+      local lo, hi = byte(rec, 23, 24)
+      rec = sub(rec, 1, 16) .. char(byte(rec, 17) + a - low, b, c, d, e, f,
+        bxor(lo, sum % 256), bxor(hi, floor(sum / 256)))
     end
     if low >= 8 then
       if absent(was) then
