@@ -35,23 +35,27 @@ def run(scale: float, seed: int) -> dict[str, Any]:
         store.activate("1", force=True)
         asked = {"versions": ["2", "1"] * pairs, "ids": ids[:100].tolist()}
         with Watchers.started(server.url, NEAR_BYTES, asked) as watchers:
-            called = _flip(store, pairs)
-            seen, _ = watchers.seen()
-    waits_ms = (seen - called) * 1000  # (clients, steps)
+            called = _flip(store, watchers, pairs)
+            seen = watchers.seen()
+    waits_ms = (seen.at_s - called) * 1000  # (clients, steps)
     return {
-        "activate_ms": judging.worst(waits_ms[:, ::2].ravel(), ACTIVATE_BAR_MS),
-        "rollback_ms": judging.worst(waits_ms[:, 1::2].ravel(), ROLLBACK_BAR_MS),
+        "activate_ms": seen.judged(judging.worst(waits_ms[:, ::2].ravel(), ACTIVATE_BAR_MS)),
+        "rollback_ms": seen.judged(judging.worst(waits_ms[:, 1::2].ravel(), ROLLBACK_BAR_MS)),
         "clients": len(NEAR_BYTES),
     }
 
 
-def _flip(store: FeatureStore, pairs: int) -> NDArray[np.float64]:
+def _flip(store: FeatureStore, watchers: Watchers, pairs: int) -> NDArray[np.float64]:
     """Activate and roll back in turn; when each call began."""
-    steps: list[Callable[[], object]] = [lambda: store.activate("2"), store.rollback] * pairs
+    steps: list[Callable[[], object]] = [
+        lambda: store.activate("2", force=True),
+        store.rollback,
+    ] * pairs
     called = np.empty(len(steps))
     begun = time.monotonic()
     for i, step in enumerate(steps):
         time.sleep(max(begun + i * EVERY_S - time.monotonic(), 0))
         called[i] = time.monotonic()
         step()
+        watchers.step()
     return called

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidRunError
 
-Process = "subprocess.Popen[str]"
+MOST_LAG_MS = 20.0  # later than that, waits are about the machine's own queue for its cores
 
 
 @contextmanager
@@ -47,6 +47,22 @@ def hear(process: "subprocess.Popen[str]") -> str:
     return line.strip()
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """When each client saw each step: (clients, steps) seconds; the least share of rows that a near
+    cache gave; how late clients woke, the latest p99."""
+
+    at_s: NDArray[np.float64]
+    near_share: float
+    lag_ms: float
+
+    def judged(self, found: dict[str, Any], enough: bool = True) -> dict[str, Any]:
+        """A verdict that stands only if the clients themselves were on time, and `enough`."""
+        if self.lag_ms > MOST_LAG_MS or not enough:
+            found["verdict"] = "inconclusive"
+        return found | {"clients_lag_p99_ms": self.lag_ms}
+
+
 @dataclass(slots=True)
 class Watchers:
     """Clients that wait for the same steps."""
@@ -67,7 +83,16 @@ class Watchers:
                 hear(process)
             yield cls(processes)
 
-    def seen(self) -> tuple[NDArray[np.float64], list[float]]:
-        """When each client saw each step: (clients, steps) seconds; shares of near cache rows."""
+    def step(self) -> None:
+        """Waits until every client has seen a version."""
+        for process in self.processes:
+            hear(process)
+
+    def seen(self) -> Seen:
+        """Waits for the last step of every client."""
         found = [json.loads(hear(process)) for process in self.processes]
-        return np.array([one["seen"] for one in found]), [one["near_share"] for one in found]
+        return Seen(
+            np.array([one["seen"] for one in found]),
+            min(one["near_share"] for one in found),
+            max(one["lag_s"] for one in found) * 1000,
+        )

@@ -1,9 +1,10 @@
 """A client in a process of its own that waits for one thing after another to reach it.
 
 Arguments: the store's URL, bytes of near cache. In, on stdin: one JSON line, `{"blocked": ids}` or
-`{"versions": names, "ids": ids}`. Out, on stdout: `ready` once its near cache is warm, and after
-the last step one JSON line: when each step was seen, on the machine's monotonic clock, and the
-share of rows that the near cache gave. It looks up every PERIOD_S, as a busy service would.
+`{"versions": names, "ids": ids}`. Out, on stdout: `ready` once its near cache is warm, `seen` for
+each version, since the next must not come sooner, and after the last step one JSON line: when each
+step was seen, on the machine's monotonic clock, the share of rows that the near cache gave, and how
+late it woke (p99). It looks up every PERIOD_S, as a busy service would.
 """
 
 import json
@@ -58,16 +59,22 @@ def main(url: str, near_bytes: int) -> None:
             _warm(store, asked.get("ids") or asked["blocked"])
         print("ready", flush=True)
         seen: list[float] = []
+        lags = [0.0]
         for reached in _steps(asked, store):
             deadline = time.monotonic() + _PATIENCE_S
             while not reached():
                 if time.monotonic() > deadline:
                     sys.exit(f"step {len(seen)} did not come within {_PATIENCE_S} s")
+                asleep = time.monotonic()
                 time.sleep(PERIOD_S)
+                lags.append(time.monotonic() - asleep - PERIOD_S)
             seen.append(time.monotonic())
+            if "versions" in asked:
+                print("seen", flush=True)
         counts = store.counters
         near = counts.get("near hits", 0) / max(counts.get("ids", 0), 1)
-        print(json.dumps({"seen": seen, "near_share": near}), flush=True)
+        lag_s = float(np.quantile(lags, 0.99))
+        print(json.dumps({"seen": seen, "near_share": near, "lag_s": lag_s}), flush=True)
 
 
 if __name__ == "__main__":

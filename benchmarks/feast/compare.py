@@ -20,7 +20,7 @@ from . import environment, peer
 from .answering import FEATURES
 
 ADS = 20_000
-ROUNDS = 20
+ROUNDS = 40
 CALLS = 5  # back to back in a turn, of which the median counts: both are warm then
 BAR = 0.01  # of Feast's p50 at 500 ids: a hundred times faster
 BAR_IDS = 500

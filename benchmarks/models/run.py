@@ -5,6 +5,7 @@ arrivals. This process is the load generator; the models are served by processes
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,11 @@ from serving.session import open_session
 from .. import report, routes, stats
 from ..http1 import Http
 from ..serve_stages import CONTROL, Contender, Stage
+from ..serve_system import NotServingError
 from . import made, queueing, saturation, served
 from .client import LIVE_RPC, Client, feed, graph_of
 
+READY_S = 60.0
 ROUNDS = 300
 BAR_MS = 0.5  # above in-process run and empty route, p50, one caller
 NAMES = (made.VIT, made.VIT_INT8, made.DLRM, made.SMALL)
@@ -31,6 +34,7 @@ def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
     with served.started(place, NAMES) as front, asyncio.Runner() as runner:
         client = runner.run(_connect(front, repository))
         try:
+            runner.run(_ready(client))
             found: dict[str, Any] = {"models": size.name}
             if "one_caller" in parts:
                 found["one_caller"] = _alone(runner, client, front, repository, scale)
@@ -44,6 +48,17 @@ def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
         finally:
             runner.run(client.close())
     return found
+
+
+async def _ready(client: Client) -> None:
+    """Until every model answers: the ingress hears of new replicas a little after they run."""
+    deadline = time.monotonic() + READY_S
+    for name in NAMES:
+        call = client.infer(name, 1)
+        while (outcome := await call(0)) != "ok":
+            if time.monotonic() > deadline:
+                raise NotServingError(f"model {name} still answers {outcome} after {READY_S:.0f} s")
+            await asyncio.sleep(0.1)
 
 
 async def _connect(front: served.Front, repository: Repository) -> Client:
