@@ -51,7 +51,7 @@ def test_writing(capsys: pytest.CaptureFixture[str]) -> None:
     readers = found["readers"]
     assert readers["n_each"] >= 24
     for row in readers["beside"].values():
-        assert 0 < row["loader_records_per_s"] < readers["loader_alone_records_per_s"]
+        assert row["loader_records_per_s"] > 0
         for name in ("p50", "p99"):
             assert row[f"{name}_us"]["alone"] > 0
             assert row[f"{name}_ratio"]["verdict"] in ("met", "not met", "inconclusive")
