@@ -74,9 +74,15 @@ def read_image_encoder(folder: Path) -> ModelSource:
     settings = read_json(folder / "preprocessor_config.json")
     if not {"image_mean", "image_std"} <= set(settings):
         raise SourceError(f"{folder}/preprocessor_config.json names no image_mean and image_std")
-    height, width, rule = _size(settings)
     kind = _kind(config)
     model: Any = load_model(folder, "AutoModel" if kind in _HEADLESS else _WITH_HEAD)
+    if config["model_type"] == "siglip2":
+        from export.sources import siglip2
+
+        pixels = siglip2.side(settings, int(model.config.vision_config.patch_size))
+        model = siglip2.Square(model, pixels)
+        settings = {**settings, "size": pixels}
+    height, width, rule = _size(settings)
     module = ImageTower(model, settings, kind).eval()
     with torch.inference_mode():
         found = module(torch.zeros((1, height, width, 3), dtype=torch.uint8))

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
 
 from export import Repository, parity
 from export.__main__ import main
@@ -191,6 +192,28 @@ def test_a_dry_run_publishes_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([*command, "--dry-run"]) == 0
     assert "dry run: nothing was published" in capsys.readouterr().out
     assert not (tmp_path / "repo").exists()
+
+
+def test_siglip2_takes_squares(tmp_path: Path) -> None:
+    folder, model = _folder("siglip2", tmp_path)
+    settings = {"image_mean": MEAN, "image_std": STD, "max_num_patches": 5}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    bundle = _export(folder, "image_encoder", tmp_path)
+    assert bundle.manifest.exporter["model.attention"] >= 2
+    assert bundle.manifest.graphs["model"].inputs[0].shape == ("batch", 32, 32, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    (found,) = parity.open_session(bundle.path()).run(None, {"pixels": pixels})
+    values = (torch.from_numpy(pixels) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    # transformers' own, of one picture (C, H, W).
+    cut = [convert_image_to_patches(picture.permute(2, 0, 1).numpy(), 16) for picture in values]
+    patches = torch.from_numpy(np.stack(cut))
+    with torch.inference_mode():
+        expected = model.get_image_features(
+            pixel_values=patches,
+            pixel_attention_mask=torch.ones(3, 4, dtype=torch.int64),
+            spatial_shapes=torch.tensor([[2, 2]] * 3),
+        ).pooler_output
+    np.testing.assert_allclose(found, _unit(expected), atol=2e-5)
 
 
 def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:
