@@ -61,5 +61,6 @@ class Calls:
             context.set_code(getattr(grpc.StatusCode, error.grpc))
             context.set_details(error.detail)
             if error.retry_after is not None:
-                context.set_trailing_metadata((("retry-after", error.retry_after),))
+                # A list: Serve joins it to its own.
+                context.set_trailing_metadata([("retry-after", error.retry_after)])
         return answer

@@ -12,6 +12,12 @@ MAX_AD_ID = 2**63 - 1
 MAX_LOOKUP_IDS = 100_000
 MAX_BATCH_ITEMS = 1_000
 
+# 8 x 8 px, red: small enough for a documentation page, and it works.
+EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mO8IyfHgA0wMeAAg1MCAOBWAShOAhDlAAAAAE"
+    "lFTkSuQmCC"
+)
+
 AdId = Annotated[int | str, Field(description="integer 1..2^63-1, as a number or decimal string")]
 VectorType = Literal["float32", "float16"]
 Codes = Annotated[list[int], Field(min_length=6, max_length=6)]

@@ -66,6 +66,8 @@ class DeploymentValues(_Frozen):
             "ray_actor_options": actor,
             "max_ongoing_requests": self.max_ongoing_requests,
             "max_queued_requests": self.max_queued_requests,
+            # As our own refusals; Serve's default would be 503, which says that nothing works.
+            "backpressure_config": {"status_code": 429, "retry_after_s": 1.0},
             "graceful_shutdown_timeout_s": self.graceful_shutdown_timeout_s,
             "graceful_shutdown_wait_loop_s": min(2.0, self.graceful_shutdown_timeout_s / 4),
         }

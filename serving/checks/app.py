@@ -32,6 +32,7 @@ from serving.llm.deployment import LlmDeployment, LlmOptions
 from serving.lookup.rows import parse_id
 from serving.replica import Replica
 from serving.schema import (
+    EXAMPLE_IMAGE,
     CaptionRequest,
     CaptionResponse,
     RelevanceRequest,
@@ -136,7 +137,9 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
         "/relevance",
         dependencies=read,
         responses={200: {"model": RelevanceResponse}},
-        openapi_extra=http.document_body(RelevanceRequest),
+        openapi_extra=http.document_body(
+            RelevanceRequest, ads={"query": "red shoes", "ads": [{"title": "shoes in red"}]}
+        ),
     )
     async def relevance(request: Request) -> Response:
         """Whether each ad answers the query: a calibrated probability and its source."""
@@ -155,7 +158,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
         "/risk",
         dependencies=read,
         responses={200: {"model": RiskResponse}},
-        openapi_extra=http.document_body(RiskRequest),
+        openapi_extra=http.document_body(RiskRequest, ads={"ads": [{"title": "shoes in red"}]}),
     )
     async def risk(request: Request) -> Response:
         """What is wrong with each ad: a verdict, and a calibrated probability by category."""
@@ -173,7 +176,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
         "/caption",
         dependencies=read,
         responses={200: {"model": CaptionResponse}},
-        openapi_extra=http.document_body(CaptionRequest),
+        openapi_extra=http.document_body(CaptionRequest, image={"image": EXAMPLE_IMAGE}),
     )
     async def caption(request: Request) -> Response:
         """What an image shows, in words."""

@@ -21,14 +21,15 @@ from serving.encode.pipeline import IMAGE, TEXT
 from serving.errors import InvalidImageError
 from serving.image import DecodedImage, ImagePool
 from serving.replica import Replica, bind
-from serving.schema import EmbedRequest, EmbedResponse, TokenizeRequest, TokenizeResponse
+from serving.schema import (
+    EXAMPLE_IMAGE,
+    EmbedRequest,
+    EmbedResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+)
 
 BODY_LIMIT_BYTES = 64 << 20
-# 8 x 8 px, red: small enough for a documentation page, and it works.
-EXAMPLE_IMAGE = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mO8IyfHgA0wMeAAg1MCAOBWAShOAhDlAAAAAE"
-    "lFTkSuQmCC"
-)
 
 
 class Encodes:
@@ -118,12 +119,12 @@ def create(replica: Replica, encodes: Encodes) -> FastAPI:
 
 
 _EMBED_EXAMPLES = {
-    "texts": {"value": {"texts": ["red shoes", "a blue hat"]}},
-    "images": {"value": {"images": [EXAMPLE_IMAGE], "dtype": "float16"}},
+    "texts": {"texts": ["red shoes", "a blue hat"]},
+    "images": {"images": [EXAMPLE_IMAGE], "dtype": "float16"},
 }
 _TOKENIZE_EXAMPLES = {
-    "texts": {"value": {"texts": ["red shoes"]}},
-    "pairs": {"value": {"images": [EXAMPLE_IMAGE, None], "texts": ["red shoes", "a blue hat"]}},
+    "texts": {"texts": ["red shoes"]},
+    "pairs": {"images": [EXAMPLE_IMAGE, None], "texts": ["red shoes", "a blue hat"]},
 }
 _FILES = {
     "multipart/form-data": {
@@ -140,10 +141,8 @@ _FILES = {
 
 def _document(shape: Any, examples: dict[str, Any], more: Any = None) -> dict[str, Any]:
     """`http.document_body` with examples, and other content types beside JSON."""
-    document = http.document_body(shape)
-    content = document["requestBody"]["content"]
-    content["application/json"]["examples"] = examples
-    content.update(more or {})
+    document = http.document_body(shape, **examples)
+    document["requestBody"]["content"].update(more or {})
     return document
 
 

@@ -94,7 +94,7 @@ def create(replica: Replica, indexer: Indexer) -> FastAPI:
         )
         return BlockResponse(ad_id=number, blocked=blocked, replicated=replicated)
 
-    body = http.document_body(BlockRequest)
+    body = http.document_body(BlockRequest, complaint={"reason": "complaint 4711"})
 
     @app.post("/{ad_id}/block", dependencies=admin, openapi_extra=body)
     async def block(ad_id: str, request: Request) -> BlockResponse:
@@ -149,14 +149,25 @@ async def _images(form: FormData) -> dict[str, bytes]:
     return {name: await part.read() for name, part in parts if isinstance(part, UploadFile)}
 
 
-def _multipart(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+def _multipart(
+    properties: dict[str, Any], required: list[str], example: dict[str, str]
+) -> dict[str, Any]:
     schema = {"type": "object", "properties": properties, "required": required}
-    return {"requestBody": {"content": {"multipart/form-data": {"schema": schema}}}}
+    content = {"schema": schema, "examples": {"words": {"value": example}}}
+    return {"requestBody": {"content": {"multipart/form-data": content}}}
 
 
 _FILE = {"type": "string", "format": "binary"}
-_AD_FORM = _multipart({"image": _FILE, "title": {"type": "string"}, "text": {"type": "string"}}, [])
-_BATCH_FORM = _multipart({"manifest": _FILE}, ["manifest"])
+_AD_FORM = _multipart(
+    {"image": _FILE, "title": {"type": "string"}, "text": {"type": "string"}},
+    [],
+    {"title": "red shoes", "text": "for running, in all sizes"},
+)
+_BATCH_FORM = _multipart(
+    {"manifest": _FILE},
+    ["manifest"],
+    {"manifest": '{"ad_id": 4000000000000000001, "title": "red shoes"}\n'},
+)
 
 
 def build(args: dict[str, Any]) -> serve.Application:

@@ -111,7 +111,9 @@ def create(replica: Replica, lookups: Lookups) -> FastAPI:
         "",
         dependencies=[http.requires("read")],
         responses={200: {"model": LookupResponse}},
-        openapi_extra=http.document_body(LookupRequest),
+        openapi_extra=http.document_body(
+            LookupRequest, ids={"ad_ids": [1, "9223372036854775807"], "deadline_ms": 50}
+        ),
     )
     async def lookup(request: Request) -> Response:
         """Semantic IDs, status and flags of 1-100,000 ads, in the order asked."""

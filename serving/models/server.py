@@ -94,7 +94,7 @@ class ServerDeployment:
             models = await self._registry.index(ready=request.ready)
             return messages.fill(pb.RepositoryIndexResponse(), {"models": models})
 
-        return await self._run(grpc_context, "RepositoryIndex", answer, "read")
+        return await self._run(grpc_context, "RepositoryIndex", answer, "admin")
 
     async def RepositoryModelLoad(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
         """Serve another version of a model."""
@@ -148,7 +148,9 @@ def create(replica: Replica, registry: Registry) -> FastAPI:
         return Response()
 
     @app.post(
-        "/repository/index", dependencies=read, openapi_extra=http.document_body(IndexRequest)
+        "/repository/index",
+        dependencies=admin,
+        openapi_extra=http.document_body(IndexRequest, serving={"ready": True}),
     )
     async def index(request: Request) -> JSONResponse:
         """Every version of every name, and whether it serves."""
@@ -158,7 +160,7 @@ def create(replica: Replica, registry: Registry) -> FastAPI:
     @app.post(
         "/repository/models/{name}/load",
         dependencies=admin,
-        openapi_extra=http.document_body(LoadRequest),
+        openapi_extra=http.document_body(LoadRequest, latest={"parameters": {}}),
     )
     async def load(name: str, request: Request) -> dict[str, str]:
         """Open a version in the running replicas, warm it, swap it in, close the old one."""

@@ -4,12 +4,14 @@ In: the protocol's messages, routed here by the `application` metadata. Out: its
 calls the methods by the RPCs' names, so a deployment inherits them from here.
 """
 
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
 from serving import rpc
-from serving.errors import NotFoundError
+from serving.errors import NotFoundError, ServingError
 from serving.models import describe, messages
 from serving.models.model import Call, Model
 from serving.models.protocol import InferenceRequest, respond
@@ -18,6 +20,7 @@ from serving.replica import Replica
 from serving.tensors import Tensors
 from serving.waiting import Ticket
 
+STREAM_WINDOW = 32
 _SERVICE = "/inference.GRPCInferenceService/"
 
 
@@ -109,23 +112,66 @@ class ModelService:
         """One request for inference."""
 
         async def answer() -> Any:
-            self._check(request.model_name)
-            parsed = messages.read(request)
-            metadata = dict(grpc_context.invocation_metadata())
-            key = self._replica.authenticator.authenticate(metadata.get("authorization"))
-            call = Call(
-                parsed.graph,
-                request.model_version or None,
-                ticket(parsed, key.name, parsed.deadline()),
-            )
-            inputs: Tensors = parsed.inputs
-            outcome = await self._model.infer(inputs, call)
-            return messages.write(
-                respond(parsed, self._model.name, outcome.version, outcome.outputs)
-            )
+            return await self._infer(request, self._client(grpc_context))
 
         empty = pb.ModelInferResponse()
         return await self._run(grpc_context, "ModelInfer", answer, empty, "read")
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, requests: AsyncIterable[Any], grpc_context: Any
+    ) -> AsyncIterator[Any]:
+        """Requests over one stream: each gets one answer, in order; a refusal ends only itself."""
+
+        async def answer() -> str:
+            return self._client(grpc_context)
+
+        client = await self._run(grpc_context, "ModelStreamInfer", answer, None, "read")
+        if client is None:
+            return
+        # A window of them is under way at a time, so that they can share batches.
+        answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(STREAM_WINDOW)
+        tasks: set[asyncio.Task[Any]] = set()
+
+        async def read() -> None:
+            async for request in requests:
+                task = asyncio.create_task(self._streamed(request, client))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                await answers.put(task)
+            await answers.put(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (task := await answers.get()) is not None:
+                yield await task
+        finally:  # the client has left, or everything is answered
+            for task in (reader, *tasks):
+                task.cancel()
+
+    async def _streamed(self, request: Any, client: str) -> Any:
+        try:
+            found = await self._infer(request, client)
+            return pb.ModelStreamInferResponse(infer_response=found)
+        except ServingError as error:
+            empty = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
+            return pb.ModelStreamInferResponse(error_message=error.detail, infer_response=empty)
+
+    async def _infer(self, request: Any, client: str) -> Any:
+        self._check(request.model_name)
+        parsed = messages.read(request)
+        call = Call(
+            parsed.graph,
+            request.model_version or None,
+            ticket(parsed, client, parsed.deadline()),
+        )
+        inputs: Tensors = parsed.inputs
+        outcome = await self._model.infer(inputs, call)
+        return messages.write(respond(parsed, self._model.name, outcome.version, outcome.outputs))
+
+    def _client(self, context: Any) -> str:
+        """The name of the caller's key, which has been checked."""
+        metadata = dict(context.invocation_metadata())
+        return self._replica.authenticator.authenticate(metadata.get("authorization")).name
 
     async def _run(
         self, context: Any, method: str, answer: Any, empty: Any, scope: Any = None

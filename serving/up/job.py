@@ -29,6 +29,7 @@ from serving.up.options import Options
 from serving.up.progress import step
 from serving.up.stages import Outcome, Stage, write_atomically
 from serving.up.traffic import FrontDoor
+from serving.up.watching import Watch, locked, watching
 
 STORE = Path("var/store")
 INTERRUPTED = 130
@@ -59,7 +60,9 @@ def run(options: Options) -> int:
         try:
             catalogue = inputs.open_creatives(options.creatives)
             bundles = inputs.open_bundles(options.models, llm=options.llm)
-            store = stack.enter_context(_store(options))
+            lock = [stack.enter_context(locked(STORE))] if options.persist else []
+            watch = stack.enter_context(watching(lock))
+            store = stack.enter_context(_store(options, watch))
             key, overrides = _own_key(options)
             apply_environment({"TESSERA_REDIS_URL": store.url})
             layout = topology(
@@ -71,6 +74,7 @@ def run(options: Options) -> int:
                 checks=bool(bundles.checks),
             )
             folder = stack.enter_context(_folder())
+            watch.folder(folder)
             settings = overrides | {"models": str(options.models)}
             cluster = stack.enter_context(running(layout, settings, folder))
             outcome = signals.run(_traffic(cluster, layout, catalogue, key, store))
@@ -159,7 +163,7 @@ def _own_key(options: Options) -> tuple[str | None, dict[str, Any]]:
 
 
 @contextmanager
-def _store(options: Options) -> Iterator[Store]:
+def _store(options: Options, watch: Watch) -> Iterator[Store]:
     if options.redis is not None:
         try:
             with FeatureStore.connect(options.redis) as store:
@@ -170,9 +174,8 @@ def _store(options: Options) -> Iterator[Store]:
         return
     with ExitStack() as stack:
         with step("starting Valkey"):
-            if options.persist:
-                STORE.mkdir(parents=True, exist_ok=True)
             server = stack.enter_context(EmbeddedValkey(STORE if options.persist else None))
+            watch.pid(server.pid)
         yield Store(server.url, server)
 
 

@@ -1,18 +1,34 @@
 """A judge without Ray or a model: real prompts, store and HTTP, and an engine that knows words."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
+import pytest
+
 from benchmarks.random_llm import TINY, make_words
+from export import Repository
 from export.bundle import Bundle
 from export.manifest import Manifest, Source
 from export.prompts import Renderer
+from feature_store import Flag
+from serving.checks import opening
+from serving.checks.app import create
+from serving.checks.flights import Reader
+from serving.checks.opening import Bench
 from serving.checks.policy import Policy
 from serving.errors import ServingError, UnavailableError
+from serving.ingest.ads import Ad
+from serving.ingest.content import Content, ContentStore
+from serving.ingest.opening import connect
 from serving.llm.asks import Ask, Read, Shape, check
+from serving.llm.deployment import LlmOptions, shape_of
+from serving.replica import Replica
 
 SURE = -0.001  # nat
 
@@ -89,3 +105,68 @@ class KnownEngine:
         if self.away is not None:
             raise UnavailableError(str(self.away))
         return {"pid": 1, "model": "known", "in_flight": 0}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@dataclass
+class Parts:
+    """What a test works with."""
+
+    bench: Bench
+    engine: KnownEngine
+    http: httpx.AsyncClient
+    contents: ContentStore
+
+    async def put(
+        self, ad_id: int, title: str, text: str = "", picture: bytes | None = None
+    ) -> None:
+        """As ingest does: content, owed, record."""
+        vector, codes = np.ones(4, np.float32) / 2, np.arange(6, dtype=np.uint16)
+        (sequence,) = await self.contents.sequences([ad_id])
+        ad = Ad(ad_id, title, text, picture)
+        await self.contents.write([Content(ad, vector, codes, "e1-s1", picture, sequence)])
+        await self.bench.owed.add([ad_id], 0)
+        await self.bench.store.write([ad_id], codes[None], [Flag.PENDING], version="e1-s1")
+
+    @property
+    def readers(self) -> list[Reader]:
+        return list(self.bench.judge._understander._readers.values())
+
+    async def post(self, route: str, **body: Any) -> httpx.Response:
+        return await self.http.post(f"/{route}", json=body)
+
+    async def results(self, route: str, **body: Any) -> list[dict[str, Any]]:
+        answer = await self.post(route, **body)
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = answer.json()["results"]
+        return found
+
+
+def words_repository(folder: Path) -> Path:
+    """A repository whose only bundle judges words alone."""
+    Repository(folder / "models").publish(words_bundle(folder / "draft"))
+    return folder / "models"
+
+
+@asynccontextmanager
+async def open_parts(models: Path) -> AsyncIterator[Parts]:
+    """A judge that answers over HTTP; the environment names its store and `models`."""
+    replica = Replica.local("checks", "/v1/checks")
+    bundle = Repository(models).open("checks")
+    renderer = Renderer(bundle.file("tokenizer.json"), Policy.of(bundle).checks)
+    engine = KnownEngine(renderer, shape_of(bundle))
+    bench = await opening.open_bench(replica, LlmOptions(), engine)
+    with pytest.raises(Exception, match="starting"):
+        bench.engine.check()
+    await until(lambda: bench.engine._away is None)
+    client = connect(replica.settings.redis_url)
+    transport = httpx.ASGITransport(create(replica, bench))
+    async with httpx.AsyncClient(transport=transport, base_url="http://checks") as http:
+        yield Parts(bench, engine, http, ContentStore(client, bench.store.keys))
+    await client.aclose()
+    await bench.close()

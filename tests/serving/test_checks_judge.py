@@ -2,79 +2,19 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
 import pytest
 
-from export import Repository
-from export.prompts import Renderer
-from feature_store import Flag, Status
-from serving.checks import opening
-from serving.checks.app import create
-from serving.checks.flights import Reader
-from serving.checks.opening import Bench
-from serving.checks.policy import Policy
-from serving.checks.subjects import Subject
-from serving.checks.verdicts import Risk
-from serving.errors import UnavailableError
-from serving.ingest.ads import Ad
-from serving.ingest.content import Content, ContentStore
-from serving.ingest.opening import connect
-from serving.llm.deployment import LlmOptions, shape_of
-from serving.replica import Replica
-from tests.serving.checks_support import KnownEngine, words_bundle
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-@dataclass
-class Parts:
-    """What a test works with."""
-
-    bench: Bench
-    engine: KnownEngine
-    http: httpx.AsyncClient
-    contents: ContentStore
-
-    async def put(
-        self, ad_id: int, title: str, text: str = "", picture: bytes | None = None
-    ) -> None:
-        """As ingest does: content, owed, record."""
-        vector, codes = np.ones(4, np.float32) / 2, np.arange(6, dtype=np.uint16)
-        (sequence,) = await self.contents.sequences([ad_id])
-        ad = Ad(ad_id, title, text, picture)
-        await self.contents.write([Content(ad, vector, codes, "e1-s1", picture, sequence)])
-        await self.bench.owed.add([ad_id], 0)
-        await self.bench.store.write([ad_id], codes[None], [Flag.PENDING], version="e1-s1")
-
-    @property
-    def readers(self) -> list[Reader]:
-        return list(self.bench.judge._understander._readers.values())
-
-    async def post(self, route: str, **body: Any) -> httpx.Response:
-        return await self.http.post(f"/{route}", json=body)
-
-    async def results(self, route: str, **body: Any) -> list[dict[str, Any]]:
-        answer = await self.post(route, **body)
-        assert answer.status_code == 200, answer.text
-        found: list[dict[str, Any]] = answer.json()["results"]
-        return found
+from feature_store import Status
+from tests.serving.checks_support import Parts, open_parts, until, words_repository
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checks")
-    Repository(folder / "models").publish(words_bundle(folder / "draft"))
-    return folder / "models"
+    return words_repository(tmp_path_factory.mktemp("checks"))
 
 
 @pytest.fixture
@@ -83,20 +23,8 @@ async def parts(
 ) -> AsyncIterator[Parts]:
     monkeypatch.setenv("TESSERA_REDIS_URL", valkey_url)
     monkeypatch.setenv("TESSERA_MODELS", str(models))
-    replica = Replica.local("checks", "/v1/checks")
-    bundle = Repository(models).open("checks")
-    renderer = Renderer(bundle.file("tokenizer.json"), Policy.of(bundle).checks)
-    engine = KnownEngine(renderer, shape_of(bundle))
-    bench = await opening.open_bench(replica, LlmOptions(), engine)
-    with pytest.raises(Exception, match="starting"):
-        bench.engine.check()
-    await until(lambda: bench.engine._away is None)
-    client = connect(valkey_url)
-    transport = httpx.ASGITransport(create(replica, bench))
-    async with httpx.AsyncClient(transport=transport, base_url="http://checks") as http:
-        yield Parts(bench, engine, http, ContentStore(client, bench.store.keys))
-    await client.aclose()
-    await bench.close()
+    async with open_parts(models) as opened:
+        yield opened
 
 
 async def test_a_verdict_is_made_once_and_stored(parts: Parts) -> None:
@@ -288,72 +216,3 @@ async def test_an_ad_that_has_ended_is_owed_nothing(parts: Parts) -> None:
     assert await parts.bench.completer.turn() == 1
     assert await parts.bench.owed.count() == 0
     assert not parts.engine.asked
-
-
-async def test_a_verdict_whose_scope_changes_is_made_anew_and_stored_where_it_belongs(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The encoder that serves is found out by looking: the first ask knows it too late."""
-    judge, sight = parts.bench.judge, parts.bench.sight
-    monkeypatch.setattr(sight, "blind", None)
-    seeing = judge._scope()
-    make = judge._understander.risk
-
-    async def finds_out(subject: Subject, priority: int) -> Risk:
-        sight.blind = "another encoder serves"
-        return await make(subject, priority)
-
-    monkeypatch.setattr(judge._understander, "risk", finds_out)
-    found = await parts.results("risk", ads=[{"title": "casino"}])
-    assert (found[0]["verdict"], found[0]["source"]) == ("block", "llm")
-    blind = judge._scope()
-    assert blind != seeing
-    async with asyncio.timeout(10):
-        keys = [key async for key in parts.bench.client.scan_iter(b"ads:j:risk:*")]
-    assert [blind.model_version.encode() in key for key in keys] == [True]
-
-
-async def test_a_picture_is_never_that_of_later_content(parts: Parts) -> None:
-    await parts.put(1, "casino", picture=b"first")
-    (subject,) = await parts.bench.subjects.read([1])
-    assert isinstance(subject, Subject)
-    assert await parts.bench.subjects.picture(subject) == b"first"
-    await parts.put(1, "casino", picture=b"second")
-    with pytest.raises(UnavailableError, match="has changed"):
-        await parts.bench.subjects.picture(subject)
-
-
-async def test_flags_of_a_human_outlive_verdicts(parts: Parts) -> None:
-    store = parts.bench.store
-    await parts.put(1, "casino")
-    await store.activate("e1-s1")
-    await store.update_flags([1], int(Flag.HUMAN), int(Flag.PENDING))
-    assert await parts.bench.completer.turn() == 1
-    found = await store.lookup([1])
-    assert (found.status[0], found.flags[0]) == (Status.HIT, Flag.HUMAN)
-    assert await parts.bench.owed.count() == 0
-
-
-async def test_more_asks_than_may_wait_are_refused_and_say_when_to_come_back(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Reader, "WAITING", 20)
-    monkeypatch.setattr(Reader, "CALLS", 1)
-    monkeypatch.setattr(Reader, "ASKS", 10)
-    parts.engine.gate.clear()
-
-    def ask(title: str) -> asyncio.Task[list[dict[str, Any]]]:  # ten asks
-        return asyncio.create_task(parts.results("risk", ads=[{"title": title}]))
-
-    held = [ask("casino")]
-    await until(lambda: len(parts.engine.asked) == 10)
-    held += [ask("casino 1"), ask("casino 2")]
-    await until(lambda: sum(len(r._waiting) for r in parts.readers) == 20)
-    answer = await parts.post("risk", ads=[{"title": "one more"}])
-    assert answer.status_code == 429
-    assert int(answer.headers["retry-after"]) >= 1
-    mixed = (await parts.post("risk", ads=[{"title": "and more"}, {"title": ""}])).json()
-    assert [d["what"] for d in mixed["degraded"]] == ["llm"]
-    parts.engine.gate.set()
-    found = await asyncio.gather(*held)
-    assert [rows[0]["verdict"] for rows in found] == ["block"] * 3

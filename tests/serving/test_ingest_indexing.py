@@ -2,8 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -12,51 +11,13 @@ from PIL import Image
 from redis.asyncio import Redis, RedisCluster
 
 from feature_store import AsyncFeatureStore, Flag, Status
-from feature_store.record import SEQUENCE_MAX
-from serving.checks.owed import Owed
-from serving.encode.pipeline import Encoded
 from serving.errors import InvalidImageError, UnavailableError
-from serving.image import DecodedImage, ImagePool, Target
+from serving.image import ImagePool
 from serving.ingest.ads import Ad
-from serving.ingest.content import ContentStore
 from serving.ingest.indexing import CHUNK, Indexed, Indexer
 from serving.ingest.opening import connect
-from serving.ingest.writing import Stores, Writer
-
-VERSION = "e1-s1"
-D = 8
-OPEN = asyncio.Event()
-OPEN.set()
-
-
-class KnownEncoder:
-    """Vectors and codes by how many letters the text has."""
-
-    def __init__(self) -> None:
-        self.version = VERSION
-        self.chunks: list[int] = []
-        self.pixels: list[tuple[int, ...]] = []
-        self.gates: dict[str | None, asyncio.Event] = {}  # texts that wait
-
-    async def target(self) -> Target:
-        return Target(16, 24)
-
-    async def encode(
-        self, images: Sequence[DecodedImage | None], texts: Sequence[str | None], /
-    ) -> Encoded:
-        self.chunks.append(len(texts))
-        self.pixels += [image.pixels.shape for image in images if image is not None]
-        await self.gates.get(texts[0], OPEN).wait()
-        if any(text == "down" for text in texts):
-            raise UnavailableError("the model is away")
-        size = np.array([[len(text or "")] for text in texts])
-        vectors = np.eye(D, dtype=np.float32)[size[:, 0] % D]
-        codes = (size + np.arange(6)).astype(np.uint16)
-        return Encoded(vectors, codes, np.full((len(texts), 6), 0.5, np.float32), self.version)
-
-
-def stores_of(client: Any, store: AsyncFeatureStore) -> Stores:
-    return Stores(store, ContentStore(client, store.keys), Owed(client, store.keys))
+from serving.ingest.writing import Writer
+from tests.serving.ingest_support import VERSION, D, KnownEncoder, stores_of
 
 
 @pytest.fixture
@@ -222,106 +183,3 @@ async def test_an_ad_blocked_by_a_verdict_stays_so_and_waits_for_the_next(
     assert (await store.lookup([1])).status.tolist() == [Status.BLOCKED]
     await store.unblock([1], source="verdict")
     assert await flags_of(store, 1) == Flag.PENDING
-
-
-@pytest.fixture
-async def replicas(valkey_url: str) -> AsyncIterator[list[tuple[Indexer, KnownEncoder]]]:
-    """Two replicas of ingest over one store."""
-    images, made, clients = ImagePool(1), [], []
-    async with (
-        AsyncFeatureStore.connect(valkey_url) as one,
-        AsyncFeatureStore.connect(valkey_url) as two,
-    ):
-        for store in (one, two):
-            clients.append(connect(valkey_url))
-            encoder = KnownEncoder()
-            writer = Writer(stores_of(clients[-1], store))
-            made.append((Indexer(encoder, writer, images), encoder))
-        yield made
-    for client in clients:
-        await client.aclose()
-    images.close()
-
-
-async def agrees(indexer: Indexer, ad_id: int) -> str | None:
-    """The title that content and record agree on; None when both say that the ad has ended."""
-    writer = indexer.writer
-    (state,) = await writer._contents.states([ad_id])
-    found = await writer._records.lookup([ad_id])
-    if not state.live:
-        assert found.status.tolist() == [Status.MISS]
-        return None
-    assert found.codes[0].tolist() == state.codes.tolist()
-    content = await writer._contents._client.hget(writer._records.keys.content(ad_id), "title")
-    assert len(content) == found.codes[0][0]
-    title: str = content.decode()
-    return title
-
-
-async def begun(encoder: KnownEncoder, text: str, call: Any) -> "asyncio.Task[Any]":
-    """A call that has come as far as the models and is held there."""
-    encoder.gates[text] = asyncio.Event()
-    chunks = len(encoder.chunks)
-    task = asyncio.create_task(call)
-    async with asyncio.timeout(10):
-        while len(encoder.chunks) == chunks:
-            await asyncio.sleep(0.001)
-    return task
-
-
-async def test_of_two_puts_the_later_wins_at_whichever_replica_it_ends_first(
-    replicas: list[tuple[Indexer, KnownEncoder]],
-) -> None:
-    (one, slow), (two, _) = replicas
-    earlier = await begun(slow, "early", one.index_one(Ad(1, "early", "", None)))
-    await two.index_one(Ad(1, "later", "", None))
-    slow.gates["early"].set()
-    assert (await earlier).codes[0] == len("early")  # it was stored, and is no longer
-    assert await agrees(two, 1) == "later"
-
-
-async def test_a_put_that_was_begun_before_the_end_does_not_undo_it(
-    replicas: list[tuple[Indexer, KnownEncoder]],
-) -> None:
-    (one, slow), (two, _) = replicas
-    await two.index_one(Ad(1, "first", "", None))
-    earlier = await begun(slow, "early", one.index_one(Ad(1, "early", "", None)))
-    await two.writer.end(1)
-    slow.gates["early"].set()
-    await earlier
-    assert await agrees(two, 1) is None
-    await one.index_one(Ad(1, "anew", "", None))  # it may come back
-    assert await agrees(two, 1) == "anew"
-
-
-@pytest.mark.parametrize("seed", range(6))
-async def test_record_and_content_agree_after_any_traffic(
-    replicas: list[tuple[Indexer, KnownEncoder]], seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    (one, _), (two, _) = replicas
-    await one.index_one(Ad(9, "begin", "", None))
-
-    async def change(indexer: Indexer, number: int) -> None:
-        for _ in range(6):
-            ad_id = int(rng.integers(1, 4))
-            if rng.random() < 0.4:
-                await indexer.writer.end(ad_id)
-            else:
-                await indexer.index_one(Ad(ad_id, "x" * (number + 1), "", None))
-
-    await asyncio.gather(*(change(replicas[n % 2][0], n) for n in range(8)))
-    for ad_id in (1, 2, 3):
-        await agrees(two, ad_id)
-
-
-async def test_sequences_only_grow_and_survive_a_clock_that_is_behind(
-    replicas: list[tuple[Indexer, KnownEncoder]],
-) -> None:
-    contents = replicas[0][0].writer._contents
-    first = await contents.sequences([1] * 50)
-    assert first == sorted(set(first))
-    ahead = first[-1] + 1_000_000  # as if another node's clock had been minutes ahead
-    await contents._client.set(contents._last(1), ahead)
-    assert await contents.sequences([1]) == [ahead + 1]
-    assert ahead < SEQUENCE_MAX

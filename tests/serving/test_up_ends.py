@@ -6,14 +6,18 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import redis
 
+from serving.errors import ConfigurationError
+from serving.up.watching import locked
 from tests.serving.support import free_port, start_up, write_creatives
 
 END_S = 120.0
@@ -106,6 +110,64 @@ def test_a_signal_during_ingest_ends_everything(
     assert process.wait(END_S) == 130
     assert "Traceback" not in log.read_text()
     assert_nothing_is_left(started, port)
+
+
+def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path, many: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    ports = ("--port", str(port), "--grpc-port", str(free_port()))
+    process = start_up("--no-llm", "--creatives", str(many), *ports, log=log)
+    until(lambda: stored(process) > 100, process, log)
+    started = family(process)
+    assert any("haproxy" in p.name() for p in started)
+    folders = {a for p in started for a in re.findall(r"/tmp/tessera-\w+", " ".join(p.cmdline()))}
+    process.kill()
+    assert process.wait(END_S) == -signal.SIGKILL
+    _, alive = psutil.wait_procs(started, timeout=90)
+    assert [p.name() for p in alive] == []
+    assert_nothing_is_left(started, port)
+    for folder in folders:  # a killed `up` leaves its logs
+        shutil.rmtree(folder)
+
+
+def test_two_that_persist_do_not_share_a_folder(tmp_path: Path) -> None:
+    with locked(tmp_path / "store"):
+        holder = "from pathlib import Path; import sys; from serving.up.watching import locked\n"
+        holder += "with locked(Path(sys.argv[1])): pass"
+        command = [sys.executable, "-c", holder, str(tmp_path / "store")]
+        second = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert second.returncode == 1
+        assert "another `up` keeps its store in" in second.stderr
+    with locked(tmp_path / "store"):  # free again
+        pass
+
+
+HOLDER = """
+import subprocess, sys, time
+from pathlib import Path
+from serving.up.watching import locked, watching
+
+with locked(Path(sys.argv[1])) as lock, watching([lock]) as watch:
+    sleeper = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
+    watch.pid(sleeper.pid)
+    print(sleeper.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_lock_is_free_once_all_that_was_started_has_ended(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        sleeper = psutil.Process(int(holder.stdout.readline()))
+        with pytest.raises(ConfigurationError), locked(tmp_path):
+            pass
+        holder.kill()
+        deadline, free = time.monotonic() + 30, False
+        while not free and time.monotonic() < deadline:
+            with suppress(ConfigurationError), locked(tmp_path):
+                free = True
+                assert not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE
+    assert free
 
 
 def test_a_store_killed_after_the_summary_ends_up_too(tmp_path: Path) -> None:

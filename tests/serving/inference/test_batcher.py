@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -14,61 +12,11 @@ from serving.errors import (
     DeadlineExceededError,
     InvalidRequestError,
     OverloadedError,
-    ServingError,
     UnavailableError,
 )
 from serving.service_times import ServiceTimes
 from serving.waiting import Ticket
-
-
-class Gate:
-    """A model that computes when it is let: doubles its items, and remembers its batches."""
-
-    def __init__(self, *, is_open: bool = False) -> None:
-        self.batches: list[list[int]] = []
-        self._open = asyncio.Event()
-        if is_open:
-            self._open.set()
-
-    def open(self) -> None:
-        self._open.set()
-
-    async def __call__(self, items: list[int]) -> Computed[int]:
-        self.batches.append(items)
-        await self._open.wait()
-        results: list[int | ServingError] = [
-            InvalidRequestError(f"item {item}") if item < 0 else item * 2 for item in items
-        ]
-        return Computed(results, 0.001, 0.002, 0.003)
-
-
-@asynccontextmanager
-async def running(gate: Gate, limits: Limits) -> AsyncIterator[Batcher[int, int]]:
-    batcher: Batcher[int, int] = Batcher(gate, limits)
-    try:
-        yield batcher
-    finally:
-        await batcher.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0)
-
-
-async def submit_all(
-    batcher: Batcher[int, int], tickets: list[Ticket], first: int = 1
-) -> list[asyncio.Task[Answer[int]]]:
-    """One task an item, in order; returns when all of them wait or were refused."""
-    tasks = [
-        asyncio.create_task(batcher.submit(item, ticket))
-        for item, ticket in enumerate(tickets, first)
-    ]
-    for _ in range(3):
-        await asyncio.sleep(0)
-    return tasks
+from tests.serving.inference.gates import Gate, running, submit_all, until
 
 
 async def test_what_waits_while_the_model_is_busy_is_one_batch() -> None:
@@ -298,44 +246,3 @@ async def test_close_answers_everyone() -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, UnavailableError) for result in results)
     gate.open()
-
-
-async def test_the_wait_that_is_predicted_is_that_of_the_one_who_asks() -> None:
-    gate = Gate()
-    batcher: Batcher[int, int] = Batcher(gate, Limits(rows=1), ServiceTimes({1: 1.0}))
-    try:
-        tasks = await submit_all(batcher, [Ticket(client="flood")])
-        await until(lambda: bool(gate.batches))
-        tasks += await submit_all(batcher, [Ticket(client="flood", priority=5)] * 8)
-        tasks += await submit_all(batcher, [Ticket(client="bulk", priority=9)] * 4)
-
-        def wait(client: str, priority: int) -> float:
-            return batcher.predicted_wait_s(Ticket(client=client, priority=priority))
-
-        assert 12 < batcher.predicted_wait_s() <= 13
-        assert 8 < wait("flood", 5) <= 9  # behind its own, before what is less urgent
-        assert 1 < wait("other", 5) <= 2  # one of the flood's turns comes before it
-        assert 0 < wait("other", 1) <= 1  # only what runs
-        with pytest.raises(OverloadedError) as shed:
-            await batcher.submit(1, Ticket(client="flood", deadline=time.monotonic() + 3))
-        assert shed.value.retry_after in ("8", "9")
-        gate.open()
-        await asyncio.gather(*tasks)
-    finally:
-        await batcher.close()
-
-
-async def test_long_rows_are_known_to_take_longer() -> None:
-    gate = Gate()
-    times = ServiceTimes({1: 0.01, 4: 0.04}, unit=16)
-    batcher: Batcher[int, int] = Batcher(gate, Limits(rows=4, cost=512), times)
-    try:
-        tasks = await submit_all(batcher, [Ticket(group="short", cost=16)])
-        await until(lambda: bool(gate.batches))
-        tasks += await submit_all(batcher, [Ticket(group="long", cost=512)] * 4)
-        # One such row a batch, as the cost bound says, and 32 times the short one's time.
-        assert 1.28 <= batcher.predicted_wait_s() <= 1.3
-        gate.open()
-        await asyncio.gather(*tasks)
-    finally:
-        await batcher.close()

@@ -1,8 +1,15 @@
 """Predicted service times: begun by the warm-up, kept true by what is measured."""
 
+import asyncio
+import time
+
 import pytest
 
+from serving.batcher import Batcher, Limits
+from serving.errors import OverloadedError
 from serving.service_times import ServiceTimes
+from serving.waiting import Ticket
+from tests.serving.inference.gates import Gate, submit_all, until
 
 
 def test_service_times_follow_what_is_measured() -> None:
@@ -33,3 +40,44 @@ def test_only_so_many_costs_are_remembered() -> None:
         times.learn(1, float(unit), unit)
     assert times.predict(1, 1, 199) == pytest.approx(199.0)
     assert times.predict(1, 1, 1) == pytest.approx(1.0, rel=0.1)  # from its neighbours
+
+
+async def test_the_wait_that_is_predicted_is_that_of_the_one_who_asks() -> None:
+    gate = Gate()
+    batcher: Batcher[int, int] = Batcher(gate, Limits(rows=1), ServiceTimes({1: 1.0}))
+    try:
+        tasks = await submit_all(batcher, [Ticket(client="flood")])
+        await until(lambda: bool(gate.batches))
+        tasks += await submit_all(batcher, [Ticket(client="flood", priority=5)] * 8)
+        tasks += await submit_all(batcher, [Ticket(client="bulk", priority=9)] * 4)
+
+        def wait(client: str, priority: int) -> float:
+            return batcher.predicted_wait_s(Ticket(client=client, priority=priority))
+
+        assert 12 < batcher.predicted_wait_s() <= 13
+        assert 8 < wait("flood", 5) <= 9  # behind its own, before what is less urgent
+        assert 1 < wait("other", 5) <= 2  # one of the flood's turns comes before it
+        assert 0 < wait("other", 1) <= 1  # only what runs
+        with pytest.raises(OverloadedError) as shed:
+            await batcher.submit(1, Ticket(client="flood", deadline=time.monotonic() + 3))
+        assert shed.value.retry_after in ("8", "9")
+        gate.open()
+        await asyncio.gather(*tasks)
+    finally:
+        await batcher.close()
+
+
+async def test_long_rows_are_known_to_take_longer() -> None:
+    gate = Gate()
+    times = ServiceTimes({1: 0.01, 4: 0.04}, unit=16)
+    batcher: Batcher[int, int] = Batcher(gate, Limits(rows=4, cost=512), times)
+    try:
+        tasks = await submit_all(batcher, [Ticket(group="short", cost=16)])
+        await until(lambda: bool(gate.batches))
+        tasks += await submit_all(batcher, [Ticket(group="long", cost=512)] * 4)
+        # One such row a batch, as the cost bound says, and 32 times the short one's time.
+        assert 1.28 <= batcher.predicted_wait_s() <= 1.3
+        gate.open()
+        await asyncio.gather(*tasks)
+    finally:
+        await batcher.close()

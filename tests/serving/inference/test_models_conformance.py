@@ -1,5 +1,7 @@
 """The stock Open Inference Protocol clients against a model: http, grpc, and both in asyncio."""
 
+import queue
+
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
@@ -83,6 +85,25 @@ async def test_the_asyncio_clients_work(front) -> None:
     async with triton_grpc_aio.InferenceServerClient(front.grpc) as client:
         made = inputs(triton_grpc_aio, tensors)
         check(await client.infer("every_type", made, headers=HEADERS), tensors)
+
+
+def test_a_stream_answers_each_request_in_order(grpc) -> None:
+    answers: queue.Queue = queue.Queue()
+    grpc.start_stream(lambda result, error: answers.put((result, error)), headers=HEADERS)
+    sent = [arrays(1 + number % 3) for number in range(50)]
+    for number, tensors in enumerate(sent):
+        made = inputs(triton_grpc, tensors)
+        name = "nobody" if number == 7 else "every_type"
+        grpc.async_stream_infer(name, made, request_id=str(number))
+    for number, tensors in enumerate(sent):
+        result, error = answers.get(timeout=30)
+        if number == 7:  # a refusal ends neither the stream nor its neighbours
+            assert "serves the model of that name" in str(error)
+        else:
+            assert error is None
+            assert result.get_response().id == str(number)
+            check(result, tensors)
+    grpc.stop_stream()
 
 
 def test_outputs_are_chosen_by_name_and_form(http) -> None:

@@ -1,13 +1,18 @@
 """Models and encoding in a running system: stock clients through the ingress, keys, roll-out."""
 
 import base64
+import queue
+import threading
+import time
 from typing import Any
 
+import grpc as plain
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.grpc.aio as triton_grpc_aio
 import tritonclient.http as triton_http
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from tests.serving.support import System, picture
@@ -74,12 +79,15 @@ def test_grpc_needs_an_application_and_a_key(system: System, grpc) -> None:
 
 def test_the_server_level_over_both_protocols(system: System, http, grpc) -> None:
     headers = bearer(system)
-    routed = {"application": "models", **headers}
+    admin = bearer(system, "admin")
     assert http.is_server_live()
     assert http.is_server_ready()
     assert http.get_server_metadata(headers=headers)["name"] == "tessera"
-    over_http = http.get_model_repository_index(headers=headers)
+    over_http = http.get_model_repository_index(headers=dict(admin))
+    routed = {"application": "models", **admin}
     over_grpc = grpc.get_model_repository_index(headers=routed, as_json=True)["models"]
+    with pytest.raises(InferenceServerException, match="scopes"):
+        http.get_model_repository_index(headers=headers)
     serving = {entry["name"] for entry in over_http if entry["state"] == "READY"}
     assert serving >= {"image_encoder", "text_encoder", "semantic_id"}
     assert [entry["name"] for entry in over_grpc] == [entry["name"] for entry in over_http]
@@ -202,3 +210,77 @@ def test_examples_of_the_encode_page_work(system: System) -> None:
             for example in content["examples"].values():
                 answer = client.post(f"/v1/encode{route}", json=example["value"])
                 assert answer.status_code == 200, answer.text
+
+
+def test_an_overloaded_model_refuses_at_once_and_says_when_to_come_back(
+    system: System, grpc
+) -> None:
+    """A request that cannot be in time behind others is shed before it has waited for them."""
+    routed = {"application": "image_encoder", **bearer(system)}
+    request = service_pb2.ModelInferRequest(
+        model_name="image_encoder",
+        inputs=[{"name": "pixels", "datatype": "UINT8", "shape": [1, 96, 96, 3]}],
+        raw_input_contents=[bytes(96 * 96 * 3)],
+    )
+    request.parameters["timeout"].int64_param = 20_000  # microseconds
+    shed: list[plain.RpcError] = []
+    large = pixels(triton_grpc, 500)
+    deadline = time.monotonic() + 60
+    with plain.insecure_channel(system.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        while not shed and time.monotonic() < deadline:
+            done = threading.Event()
+            grpc.async_infer(
+                "image_encoder", large, lambda result, error, d=done: d.set(), headers=routed
+            )
+            while not done.is_set() and not shed:
+                try:
+                    stub.ModelInfer(request, metadata=list(routed.items()), timeout=30)
+                except plain.RpcError as error:
+                    if error.code() == plain.StatusCode.RESOURCE_EXHAUSTED:
+                        shed.append(error)
+            assert done.wait(60)
+    assert int(dict(shed[0].trailing_metadata())["retry-after"]) >= 1
+
+
+def test_a_stream_goes_through_the_front_door(system: System, grpc) -> None:
+    answers: queue.Queue = queue.Queue()
+    routed = {"application": "image_encoder", **bearer(system)}
+    grpc.start_stream(lambda result, error: answers.put((result, error)), headers=routed)
+    for rows in (1, 2, 3):
+        grpc.async_stream_infer("image_encoder", pixels(triton_grpc, rows), request_id=str(rows))
+    for rows in (1, 2, 3):
+        result, error = answers.get(timeout=60)
+        assert error is None
+        assert result.get_response().id == str(rows)
+        assert result.as_numpy("image_features").shape == (rows, 384)
+    grpc.stop_stream()
+
+
+def test_vectors_come_in_half_precision_when_asked(system: System) -> None:
+    data = base64.b64encode(picture(1)).decode()
+    with system.client("read") as client:
+        full = client.post("/v1/encode/embed", json={"images": [data]}).json()["vectors"]
+        body = {"images": [data], "dtype": "float16"}
+        binary = {"accept": "application/octet-stream"}
+        half = client.post("/v1/encode/embed", json=body, headers=binary)
+        assert half.headers["x-tessera-dtype"] == "float16"
+        rows = np.frombuffer(half.content, "<f2").reshape(1, 384)
+        assert np.array_equal(rows, np.asarray(full, np.float32).astype(np.float16))
+        as_json = client.post("/v1/encode/embed", json=body).json()["vectors"]
+        assert np.array_equal(np.asarray(as_json, np.float16), rows)
+        files = {"images": ("a.jpg", picture(1), "image/jpeg"), "dtype": (None, "float16")}
+        form = client.post("/v1/encode/embed", files=files, headers=binary)
+        assert np.array_equal(np.frombuffer(form.content, "<f2").reshape(1, 384), rows)
+        assert client.post("/v1/encode/embed", json={**body, "dtype": "int8"}).status_code == 400
+
+
+def test_a_deadline_of_the_request_reaches_the_models(system: System) -> None:
+    with system.client("read") as client:
+        for route in ("embed", "tokenize"):
+            late = client.post(
+                f"/v1/encode/{route}",
+                json={"texts": [f"words that nobody has sent before, to {route}"]},
+                headers={"x-request-timeout-seconds": "0.0005"},
+            )
+            assert late.status_code in (408, 429, 504), late.text
