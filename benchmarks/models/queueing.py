@@ -17,7 +17,6 @@ from export import Repository
 from serving.session import open_session
 
 from .. import report, stats
-from ..errors import InvalidRunError
 from .client import Client, feed, graph_of
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -28,6 +27,7 @@ OVERLOAD = 3.0
 TIMEOUT_S = 1.0
 GOODPUT_BAR = 0.9
 SHED_BAR_MS = 10.0
+MOST_LATE_S = 0.05
 REFUSED = ("RESOURCE_EXHAUSTED",)
 
 
@@ -51,7 +51,7 @@ def run(
     shed = storm.latency_s[np.isin(storm.outcomes, REFUSED)] * 1000
     good = int((storm.outcomes == "ok").sum())
     goodput = good / storm.seconds / peak
-    found = {
+    found: dict[str, dict[str, Any]] = {
         "poisson": {
             "rate": UTILISATION * peak,
             "n": len(ideal),
@@ -69,6 +69,12 @@ def run(
             "computed_for_nobody": computed - good,
         },
     }
+    for run_, row in ((calm, found["poisson"]), (storm, found["overload"])):
+        row["generator_late_s"] = run_.late_s
+        if run_.late_s > MOST_LATE_S:  # then it is about the generator
+            for value in row.values():
+                if isinstance(value, dict) and "verdict" in value:
+                    value["verdict"] = "inconclusive"
     _show(found)
     return found
 
@@ -103,6 +109,7 @@ class _Run:
         self.latency_s = np.zeros(len(planned))
         self.outcomes = np.zeros(len(planned), "U32")
         self.seconds = 0.0
+        self.late_s = 0.0  # how late the latest request left
 
 
 async def _open(
@@ -125,8 +132,7 @@ async def _open(
             late = max(late, time.perf_counter() - begun - after)
             tasks.create_task(one(number, begun + after))
     found.seconds = time.perf_counter() - begun
-    if late > 0.5:
-        raise InvalidRunError(f"the generator was {late:.1f} s late: the machine is too busy")
+    found.late_s = late
     return found
 
 
