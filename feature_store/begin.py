@@ -65,7 +65,9 @@ def begin(core: Core, name: str | None, deadline: float) -> Op[tuple[View, int]]
             return view, number
         last = view.last if number else view.last + 1
         number = number or last
-        change = View(b"", number if name is None else view.active, view.previous, last)
+        # An empty store begins with FIRST, whether its writer names it or not.
+        serves = name is None or (wanted == catalog.FIRST and not view.active)
+        change = View(b"", number if serves else view.active, view.previous, last)
         begun = wanted in view.numbers
         bits = view.bits.get(number if begun else view.active)
         bits = bits if begun else core.wanted.begin(bits)

@@ -42,6 +42,14 @@ def test_an_empty_store_and_no_ids(store: Any) -> None:
     assert store.write([], np.empty((0, 6), np.uint16)).written == 0
 
 
+def test_an_empty_store_begins_with_its_first_version_when_it_is_named_too(store: Any) -> None:
+    ids, codes = some(3)
+    store.write(ids, codes, version="1")
+    assert store.lookup(ids).status.tolist() == [Status.HIT] * 3
+    store.write(ids, codes, version="2")
+    assert store.lookup(ids).version == "1"
+
+
 @pytest.mark.parametrize(
     "ids", [[0], [-1], [2**63], [1.5], ["1"], [True], [None], "12", 7, [[1]], np.array([1.0])]
 )
