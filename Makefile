@@ -27,8 +27,13 @@ lint: $(READY)  ## style, types, and the arrows between the rooms
 	$(BIN)/lint-imports
 
 bench: $(READY)  ## latency against peers, interleaved in one run
-	$(BIN)/python -m benchmarks lookup $(ARGS)
+	$(BIN)/python -m benchmarks lookup --feast --plot var/plots $(ARGS)
+	$(BIN)/python -m benchmarks growth $(ARGS)
+	$(BIN)/python -m benchmarks memory $(ARGS)
+	$(BIN)/python -m benchmarks writing $(ARGS)
+	$(BIN)/python -m benchmarks faults $(ARGS)
 	$(BIN)/python -m benchmarks serve $(ARGS)
+	$(BIN)/python -m benchmarks models $(ARGS)
 	$(BIN)/python -m benchmarks checks $(ARGS)
 
 counters: $(READY)  ## Redis round trips and bytes per lookup, against committed expectations
