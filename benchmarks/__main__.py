@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = known.add_parser(name, help=about)
         sub.set_defaults(run=run)
         sub.add_argument("--seed", type=int, default=1)
-        if name != "counters":
+        if name not in ("counters", "semantic_id"):
             sub.add_argument("--scale", type=_scale, default=1.0, help="1.0 is the full size")
     sub = known.choices["lookup"]
     sub.add_argument("--feast", action="store_true", help="beside Feast, in a place of its own")
@@ -42,6 +42,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", choices=("full", "tiny"), default="full", help="%(default)s")
     for name in ("serve", "routes"):
         _target(known.choices[name])
+    sub = known.choices["semantic_id"]
+    for name, about in (
+        ("--embeddings", "rows (n, D), .npy"),
+        ("--items", "a line an item: title, source, product, category"),
+        ("--pairs", "rows (m, 3): row, row, same product, .npy"),
+    ):
+        sub.add_argument(name, type=Path, required=True, metavar="FILE", help=about)
     sub = known.choices["counters"]
     sub.add_argument("--check", type=Path, metavar="FILE", help="compare with these")
     return parser

@@ -80,6 +80,12 @@ def _models(args: argparse.Namespace) -> None:
     finish("models", args.seed, run(size, args.only or PARTS, args.scale))
 
 
+def _semantic_id(args: argparse.Namespace) -> None:
+    from .semantic_id import run
+
+    finish("semantic_id", args.seed, run(args.embeddings, args.items, args.pairs, args.seed))
+
+
 def _counters(args: argparse.Namespace) -> None:
     from .counters import check, measure
 
@@ -99,5 +105,6 @@ ALL: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "routes": (_routes, "lookups over HTTP and gRPC beside an empty route"),
     "checks": (_checks, "checks against the raw language-model engine"),
     "models": (_models, "served models against the bare runtime session"),
+    "semantic_id": (_semantic_id, "what semantic IDs keep of meaning, beside their peers"),
     "counters": (_counters, "round trips and bytes per lookup, exactly"),
 }

@@ -1,7 +1,7 @@
 """What the training commands do, from arguments to a published bundle."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from export import shipped
 from export.bundle import Bundle
 from export.hashing import HashCache
-from export.reference import image_training, semantic_id_training, vectors
+from export.reference import image_training, vectors
 from export.reference.accuracy import interval
 from export.reference.errors import ReferenceModelError
 from export.reference.image_encoder import ImageEncoder
 from export.reference.photos import RESIZE_RULE, cut, open_folder, read_rgb
 from export.reference.progress import progress
 from export.reference.publishing import publish_weights, training_folder
-from export.reference.semantic_id import LEVELS, SemanticId
 from export.reference.text_tower import class_rows
 from export.repository import Repository
 from export.revision import folder_revision
+from export.semantic_id.learning import Plan, learn
+from export.semantic_id.model import SemanticId
+from export.semantic_id.plots import draw
 from export.sources.own import read_image_encoder
-from export.sources.semantic_id import read_semantic_id
-from export.sources.source import ModelSource
+from export.sources.semantic_id import WEIGHTS, read_semantic_id
 
-_CODEBOOKS = "semantic_id.safetensors"
 PHOTO_LICENCE = "real product photos in ten clothing classes, CC0"
 
 
@@ -85,7 +85,7 @@ class Learning:
     """What a tokenizer is learned from.
 
     Attributes:
-        embeddings: .npy, unit rows (n, 384).
+        embeddings: .npy, rows (n, D).
         pairs: .npy, labelled pairs of rows, or None.
         encoders: NAME@VERSION of the bundles that made the embeddings.
         previous: a tokenizer bundle to start from, or None.
@@ -100,14 +100,14 @@ class Learning:
 
 
 def train_semantic_id(what: Learning, out: Path) -> tuple[Bundle, dict[str, object]]:
-    """Learns the tokenizer and publishes it."""
-    plan = semantic_id_training.Plan(seed=what.seed)
+    """Learns the tokenizer and publishes it; the report lies beside the weights in `.training`."""
+    plan = Plan(seed=what.seed)
     rows = vectors.load_rows(what.embeddings)
     labelled = load_pairs(what.pairs, len(rows)) if what.pairs else None
     learned_on = encoder_revisions(what.encoders, out)
     before = read_previous(what.previous) if what.previous else None
-    with progress("learn codebooks", len(LEVELS)) as advance:
-        model, figures = semantic_id_training.learn(rows, labelled, before, plan, advance)
+    with progress("learn semantic IDs", plan.steps) as advance:
+        model, figures = learn(rows, labelled, before, plan, advance)
     card: dict[str, object] = {
         "command": f"python -m export.reference semantic_id --embeddings FILE.npy"
         f"{' --pairs FILE.npy' if what.pairs else ''}"
@@ -118,12 +118,10 @@ def train_semantic_id(what: Learning, out: Path) -> tuple[Bundle, dict[str, obje
         "encoders": learned_on or None,
         "report": figures,
     }
-
-    def read(file: Path) -> ModelSource:
-        # The codebooks travel with the graphs, so that the next training can start from them.
-        return replace(read_semantic_id(file), files={_CODEBOOKS: file.read_bytes()})
-
-    return publish_weights(model, card, "semantic_id", out, read), card
+    folder = training_folder(out, "semantic_id")
+    folder.mkdir(parents=True, exist_ok=True)
+    draw(model, rows, figures, folder / "report.png")
+    return publish_weights(model, card, "semantic_id", out, read_semantic_id), card
 
 
 def encoder_revisions(encoders: Sequence[str], out: Path) -> dict[str, str]:
@@ -149,7 +147,7 @@ def read_previous(folder: Path) -> SemanticId:
     """
     if not folder.is_dir():
         raise ReferenceModelError(f"--previous: expected a bundle folder, found none at {folder}")
-    return SemanticId.from_weights(Bundle.read(folder, HashCache()).file(_CODEBOOKS))
+    return SemanticId.from_weights(Bundle.read(folder, HashCache()).file(WEIGHTS))
 
 
 def load_pairs(file: Path, count: int) -> NDArray[np.int64]:

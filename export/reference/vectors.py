@@ -74,7 +74,10 @@ def title_rows(file: Path) -> Rows:
     if not file.is_file():
         raise ReferenceModelError(f"expected titles at {file}, found no such file")
     if file.suffix == ".npy":
-        return load_rows(file)
+        rows = load_rows(file)
+        if rows.shape[1] != 384:
+            raise ReferenceModelError(f"{file}: expected rows of 384 values, found {rows.shape}")
+        return rows
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
         titles = [str(json.loads(line)["title"]) for line in lines]
@@ -84,17 +87,17 @@ def title_rows(file: Path) -> Rows:
 
 
 def load_rows(file: Path) -> Rows:
-    """Reads embeddings and makes their rows unit: float32 (n, 384).
+    """Reads embeddings and makes their rows unit: float32 (n, D), D at least 8.
 
-    Raises: `ReferenceModelError` when the file is not an array of finite, non-zero 384-d rows.
+    Raises: `ReferenceModelError` when the file is not an array of finite, non-zero rows.
     """
     try:
         rows = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ReferenceModelError(f"expected an .npy array at {file}: {error}") from error
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 384:
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] < 8:
         shape = getattr(rows, "shape", "an archive")
-        raise ReferenceModelError(f"{file}: expected rows of 384 values, found {shape}")
+        raise ReferenceModelError(f"{file}: expected rows of 8 values or more, found {shape}")
     if rows.dtype.kind != "f":
         raise ReferenceModelError(f"{file}: expected floating-point values, found {rows.dtype}")
     rows = rows.astype(np.float32)

@@ -1,10 +1,7 @@
 """The semantic-ID tokenizer as two graphs: `encode` (features to codes) and `decode` (back).
 
-Codes must not depend on the batch a feature travels in, on the runtime or on the processor, but
-sums in floating point do. So the search runs on integers: features, basis and codebooks are put
-on a grid of 2^-24 and held in float64, where every product is below 2^48 and every sum below 2^53,
-and is therefore exact in whatever order it is added up. What is left are true ties, and there the
-lowest index wins (docs/decisions/0021-exact-semantic-ids.md).
+In: the learned weights. Out: the graphs, and what serving must know. The search is exact, so that a
+code never depends on the batch, the runtime or the processor (docs/decisions/0035).
 """
 
 from collections.abc import Mapping
@@ -15,53 +12,40 @@ import torch
 from torch import Tensor
 
 from export.manifest import Source, TensorSpec
-from export.reference.semantic_id import DIM, LEVELS, SemanticId
 from export.reference.weights import SHIPPED
 from export.revision import file_revision
+from export.semantic_id.model import NAMES, SemanticId, project, search
 from export.sources.card import load_own, read_card
 from export.sources.source import GraphSource, ModelSource
 
-# float32 holds values of a unit vector to 2^-24 of their size or better; the grid keeps that.
-GRID = float(1 << 24)
 BATCHES = (1, 64, 1024)
 ROWS = 20_480
+WEIGHTS = "semantic_id.safetensors"
 
 
 class ExactEncoder(torch.nn.Module):
-    """`SemanticId.encode` in exact arithmetic."""
+    """`SemanticId.encode` with everything that does not depend on the features worked out."""
 
     basis: Tensor
     offset: Tensor
 
     def __init__(self, model: SemanticId) -> None:
         super().__init__()
-        basis = model.basis.double()
-        self.register_buffer("basis", (basis * GRID).round())  # (384, L)
-        self.register_buffer("offset", model.mean.double() @ basis * GRID)  # (L,)
-        for level in range(len(LEVELS)):
-            table = (model.entries(level).double() * GRID).round()  # (K, L)
-            self.register_buffer(f"twice_{level}", 2 * table.T.contiguous())
-            self.register_buffer(f"bias_{level}", -table.square().sum(1))
+        basis, offset = model.projection()
+        self.carry = float(model.carry)
+        self.register_buffer("basis", basis)  # (D, L) float64
+        self.register_buffer("offset", offset)  # (L,) float64
+        for level in range(len(NAMES)):
+            self.register_buffer(f"keys_{level}", model.keys(level))  # (K, L)
+            self.register_buffer(f"threshold_{level}", model.threshold(level))  # (K,)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit rows float32 (B, 384) -> codes int32 (B, 6), margin float32 (B, 6)."""
-        grid = (features.double() * GRID).round()  # (B, 384)
-        latent = (grid @ self.basis / GRID - self.offset).round()  # (B, L)
-        residual = latent
-        codes, margins = [], []
-        for level in range(len(LEVELS)):
-            twice = self._buffer("twice", level)
-            # 2 r.c - |c|^2, the largest where the squared distance is the smallest: (B, K)
-            score = torch.addmm(self._buffer("bias", level), residual, twice)
-            # argmax gives the first of equals in both runtimes; topk does not in torch.
-            index = score.argmax(1)
-            best = score.topk(2, dim=1).values
-            codes.append(index)
-            margins.append(best[:, 0] - best[:, 1])
-            is_centre = level % 2 == 0
-            residual = residual - twice.index_select(1, index).T / 2 if is_centre else latent
-        margin = torch.stack(margins, 1) / (2 * GRID * GRID)
-        return torch.stack(codes, 1).int(), margin.float()
+        """Unit rows float32 (B, D) -> codes int32 (B, 6), margin float32 (B, 6)."""
+        tables = [
+            (self._buffer("keys", level), self._buffer("threshold", level))
+            for level in range(len(NAMES))
+        ]
+        return search(project(features, self.basis, self.offset), tables, self.carry)
 
     def _buffer(self, name: str, level: int) -> Tensor:
         return cast(Tensor, getattr(self, f"{name}_{level}"))
@@ -75,7 +59,7 @@ class Decoder(torch.nn.Module):
         self.model = model
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Codes int32 (B, 6) -> float32 (B, 384), unit rows."""
+        """Codes int32 (B, 6) -> float32 (B, D), unit rows."""
         return self.model.decode(codes)
 
 
@@ -87,14 +71,17 @@ def read_semantic_id(weights: Path | None = None) -> ModelSource:
     """
     file = weights or SHIPPED / "semantic_id.safetensors"
     card = read_card(file)
+    model = load_own(SemanticId.from_weights, file)
     return ModelSource(
         kind="semantic_id",
         source=Source("tessera/semantic_id", file_revision(file)),
-        graphs=semantic_id_graphs(load_own(SemanticId.from_weights, file)),
+        graphs=semantic_id_graphs(model),
+        # The weights travel with the graphs, so that the next training can start from them.
+        files={WEIGHTS: file.read_bytes()},
         metadata={
-            "dimension": DIM,
-            "levels": [name for name, _ in LEVELS],
-            "sizes": [size for _, size in LEVELS],
+            "dimension": model.dimension,
+            "levels": list(NAMES),
+            "sizes": list(model.sizes),
             # Serving refuses other encoders: the codes would mean nothing.
             "encoders": card.get("encoders"),
             "card": card,
@@ -104,10 +91,10 @@ def read_semantic_id(weights: Path | None = None) -> ModelSource:
 
 def semantic_id_graphs(model: SemanticId) -> dict[str, GraphSource]:
     """Both graphs of a tokenizer."""
-    sizes = torch.tensor([size for _, size in LEVELS])
+    sizes = torch.tensor(model.sizes)
 
     def codes(count: int, generator: torch.Generator) -> Tensor:
-        return (torch.rand((count, len(LEVELS)), generator=generator) * sizes).int()
+        return (torch.rand((count, len(NAMES)), generator=generator) * sizes).int()
 
     def sample_codes(batch: Mapping[str, int], generator: torch.Generator) -> tuple[Tensor]:
         return (codes(batch["batch"], generator),)
@@ -120,10 +107,10 @@ def semantic_id_graphs(model: SemanticId) -> dict[str, GraphSource]:
         noise = scale * torch.randn(centre.shape, generator=generator)
         return (torch.nn.functional.normalize(centre + noise, dim=1),)
 
-    features = TensorSpec("features", "float32", ("batch", DIM))
-    code_tensor = TensorSpec("codes", "int32", ("batch", len(LEVELS)))
-    margin = TensorSpec("margin", "float32", ("batch", len(LEVELS)))
-    reconstructed = TensorSpec("features_hat", "float32", ("batch", DIM))
+    features = TensorSpec("features", "float32", ("batch", model.dimension))
+    code_tensor = TensorSpec("codes", "int32", ("batch", len(NAMES)))
+    margin = TensorSpec("margin", "float32", ("batch", len(NAMES)))
+    reconstructed = TensorSpec("features_hat", "float32", ("batch", model.dimension))
     axes = {"batch": BATCHES}
     encoder, decoder = ExactEncoder(model).eval(), Decoder(model).eval()
     return {

@@ -12,7 +12,7 @@ from export import Repository, parity
 from export.errors import SourceError
 from export.pipeline import publish
 from export.reference.image_encoder import ImageEncoder
-from export.reference.semantic_id import LEVELS, SemanticId
+from export.semantic_id.model import NAMES, SemanticId, on_grid
 from export.sources.own import read_image_encoder
 from export.sources.semantic_id import ExactEncoder, read_semantic_id, semantic_id_graphs
 
@@ -31,9 +31,11 @@ def tokenizer() -> SemanticId:
     generator = torch.Generator().manual_seed(0)
     model = SemanticId()
     model.basis.copy_(torch.linalg.qr(torch.randn(model.basis.shape, generator=generator))[0])
-    for level in range(len(LEVELS)):
-        entries = model.entries(level)
-        entries.copy_(0.05 * torch.randn(entries.shape, generator=generator))
+    for level in range(len(NAMES)):
+        entries = model.keys(level)
+        entries.copy_(on_grid(0.05 * torch.randn(entries.shape, generator=generator)))
+        model.bias(level).copy_(1e-3 * torch.randn(len(entries), generator=generator))
+        model.values(level).copy_(entries @ model.basis.T)
     return model
 
 
@@ -87,9 +89,9 @@ def test_exact_codes_are_those_of_the_source_away_from_ties(tokenizer: SemanticI
 def test_true_ties_go_to_the_lowest_index(tokenizer: SemanticId) -> None:
     model = SemanticId()
     model.load_state_dict(tokenizer.state_dict())
-    for level in range(len(LEVELS)):
-        entries = model.entries(level)
-        entries[1::2] = entries[::2]  # every entry twice
+    for level in range(len(NAMES)):
+        for table in (model.keys(level), model.bias(level)):
+            table[1::2] = table[::2]  # every entry twice
     graph = semantic_id_graphs(model)["encode"]
     (features,) = graph.sample({"batch": 256}, torch.Generator().manual_seed(4))
     codes, margin = graph.module(features)

@@ -46,7 +46,7 @@ def test_the_image_tower_needs_photos(capsys: pytest.CaptureFixture[str], tmp_pa
     [
         (np.zeros((4, 384), np.float32), "row 0 is zero or not finite"),
         (np.full((4, 384), np.nan, np.float32), "row 0 is zero or not finite"),
-        (np.ones((4, 10), np.float32), "expected rows of 384 values"),
+        (np.ones((4, 5), np.float32), "expected rows of 8 values or more"),
         (np.ones((4, 384), np.int64), "expected floating-point values"),
         (np.ones((40, 384), np.float32), "expected at least 16384 rows"),
     ],

@@ -1,0 +1,186 @@
+"""Learns a tokenizer: `learn(rows, pairs, previous, plan, step)`.
+
+In: unit rows float32 (n, D) of any D. Out: a `SemanticId` and its report. The steps: a metric from
+pairs, where there are any; codebooks level by level; how far to trust each level, on rows that its
+codebooks have not seen; a joint tuning through the straight-through estimator, which is kept only
+if held-out rows keep their order better.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.reference.errors import ReferenceModelError
+from export.semantic_id import split
+from export.semantic_id.codebooks import Codebook
+from export.semantic_id.levels import Levels, Recipe, learn_levels, shrink
+from export.semantic_id.measures import in_batches, order, relative_error, usage
+from export.semantic_id.metric import basis, learn_metric
+from export.semantic_id.model import LATENT, NAMES, SIZES, SemanticId, on_grid
+from export.semantic_id.stability import churn, moved
+from export.semantic_id.tuning import Tuning, tune
+
+Rows = NDArray[np.float32]
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a tokenizer is learned.
+
+    Attributes:
+        seed: of the split, the starts and the reseeding.
+        held_out: share of the groups of rows that only measure.
+        sizes: entries of S, M and L, centre and residual: six numbers.
+        latent: dimensions that codes are searched in.
+        unseen: share of the training rows that a second set of codebooks is learned without, to
+            find out how far each level may be trusted.
+        metric_steps, metric_hold: of learning from pairs, and how strongly towards no change.
+        stability: rows of weight that a previous tokenizer's entry counts for.
+        tuning: of the joint tuning.
+    """
+
+    seed: int = 7
+    held_out: float = 0.05
+    sizes: tuple[int, ...] = SIZES
+    latent: int = LATENT
+    unseen: float = 0.33
+    metric_steps: int = 200
+    metric_hold: float = 1.0
+    stability: float = 1e4
+    tuning: Tuning = field(default_factory=Tuning)
+
+    @property
+    def steps(self) -> int:
+        """How often `learn` calls `step`."""
+        return 2 * len(NAMES) + self.tuning.rounds + 1
+
+
+def learn(
+    rows: Rows,
+    pairs: NDArray[np.int64] | None,
+    previous: SemanticId | None,
+    plan: Plan,
+    step: Step,
+) -> tuple[SemanticId, dict[str, object]]:
+    """Learns the tokenizer.
+
+    Args:
+        rows: unit rows float32 (n, D).
+        pairs: int64 (m, 3) row, row, same product; or None.
+        previous: keep to its latent and its codebooks, so that codes stay what they were.
+        step: told after every part, `plan.steps` times.
+
+    Returns: the tokenizer and its report (JSON values).
+    Raises: `ReferenceModelError` when there are too few rows for the largest codebook.
+    """
+    needed = 4 * max(plan.sizes)
+    if len(rows) < needed:
+        raise ReferenceModelError(
+            f"expected at least {needed} rows to learn from ({max(plan.sizes)} entries, 4 rows "
+            f"each), found {len(rows)}; add embeddings, or make the codebooks smaller"
+        )
+    group = split.groups(len(rows), pairs)
+    held = split.share(group, plan.held_out, plan.seed)
+    x = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+    generator = torch.Generator().manual_seed(plan.seed)
+    model = _space(x, held, pairs, previous, plan, generator)
+    train = torch.from_numpy(~held)
+    latent, target, axes = _view(model, x, x[train])
+    recipe = Recipe(plan.sizes if previous is None else previous.sizes)
+    before = None if previous is None else moved(previous, latent[train], plan.stability)
+    levels = learn_levels(latent[train], target[train], recipe, generator, step, before)
+    parts, unseen = _unseen_parts(latent, target, group, held, (recipe, before, plan), step)
+    trust = shrink(parts, unseen)
+    _fill(model, levels, trust, axes)
+    held_rows = x[~train]
+    curves = tune(model, x[train], held_rows, plan.tuning, generator, step)
+    report = _report(model, x[train], held_rows) | {"trust": trust.mean(1).tolist(), **curves}
+    if previous is not None:
+        report["churn"] = churn(previous, model, x)
+    step("measured")
+    return model.eval(), report
+
+
+def _space(
+    x: Tensor,
+    held: NDArray[np.bool_],
+    pairs: NDArray[np.int64] | None,
+    previous: SemanticId | None,
+    plan: Plan,
+    generator: torch.Generator,
+) -> SemanticId:
+    """A model with mean and basis set: the previous one's, or new ones."""
+    dimension = x.shape[1]
+    if previous is not None:
+        if previous.dimension != dimension:
+            raise ReferenceModelError(
+                f"the previous tokenizer takes {previous.dimension} values a row, these rows have "
+                f"{dimension}: learn without it"
+            )
+        model = SemanticId(previous.sizes, dimension, previous.basis.shape[1])
+        model.mean.copy_(previous.mean)
+        model.basis.copy_(previous.basis)
+        return model
+    weight = torch.eye(dimension)
+    if pairs is not None:
+        known = pairs[~held[pairs[:, 0]] & ~held[pairs[:, 1]]]
+        weight = learn_metric(x, known, plan.metric_steps, plan.metric_hold, generator)
+    latent = min(plan.latent, dimension)
+    model = SemanticId(plan.sizes, dimension, latent)
+    mean, projection = basis(x[torch.from_numpy(~held)], weight, latent)
+    model.mean.copy_(mean)
+    model.basis.copy_(projection)
+    return model
+
+
+def _view(model: SemanticId, x: Tensor, train: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents (n, d), targets (n, D) along their main axes, and these axes (D, D)."""
+    centred = (train - model.mean).double()
+    axes = torch.linalg.eigh(centred.T @ centred)[1].flip(1).float()
+    return model.latent(x), (x - model.mean) @ axes, axes
+
+
+def _unseen_parts(
+    latent: Tensor,
+    target: Tensor,
+    group: split.Groups,
+    held: NDArray[np.bool_],
+    how: tuple[Recipe, tuple[Codebook, ...] | None, Plan],
+    step: Step,
+) -> tuple[Tensor, Tensor]:
+    """What levels say of rows that they were learned without: float32 (n, 6, D), (n, D)."""
+    recipe, before, plan = how
+    left = split.share(group, plan.unseen, plan.seed + 1)
+    out, rest = (torch.from_numpy(side & ~held) for side in (left, ~left))
+    generator = torch.Generator().manual_seed(plan.seed + 1)
+    levels = learn_levels(latent[rest], target[rest], recipe, generator, step, before)
+    return levels.parts(levels.encode(latent[out])), target[out]
+
+
+def _fill(model: SemanticId, levels: Levels, trust: Tensor, axes: Tensor) -> None:
+    for i, (book, value) in enumerate(zip(levels.books, levels.values, strict=True)):
+        model.keys(i).copy_(on_grid(book.keys))
+        model.bias(i).copy_(book.bias)
+        model.values(i).copy_((value * trust[i]) @ axes.T)
+
+
+def _report(model: SemanticId, train: Tensor, held: Tensor) -> dict[str, object]:
+    figures: dict[str, object] = {"rows_train": len(train), "rows_held_out": len(held)}
+    codes = []
+    for name, rows in (("train", train), ("held_out", held)):
+        if not len(rows):
+            continue
+        found = in_batches(rows, model)
+        codes.append(found)
+        hat = model.decode(found)
+        figures[f"relative_mse_{name}"] = round(relative_error(rows, hat, model.mean), 4)
+        figures[f"distinct_ids_{name}"] = round(len(torch.unique(found, dim=0)) / len(found), 4)
+        if name == "held_out":
+            figures |= order(rows.numpy(), hat.numpy())
+    figures["levels"] = usage(torch.cat(codes).numpy(), model.sizes)
+    return figures

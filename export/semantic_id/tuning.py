@@ -1,0 +1,126 @@
+"""Joint tuning of entries and tables through the straight-through estimator.
+
+In: a filled `SemanticId`, training and held-out rows. Out: the same model, changed in place if
+that keeps the order of held-out rows better, else as it was; and the curves.
+q = soft + sg(v_i - soft), soft = sum over the 32 most activated of softmax(a / T)_j v_j: entries
+that were not chosen get gradient through the soft path, so that none falls asleep.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from export.semantic_id.measures import in_batches, order
+from export.semantic_id.model import CARRY, NAMES, SemanticId, on_grid
+
+_TOP = 32
+_SOFT = 0.03  # temperature of activations
+_SHARP = 0.05  # temperature of cosines in the order loss
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """rounds x steps of `batch` rows; rate: Adam's; the weights of the losses beside the squared
+    error; patience: rounds without a better held-out order before it ends."""
+
+    rounds: int = 4
+    steps: int = 20
+    batch: int = 512
+    rate: float = 2e-5
+    order: float = 0.1
+    commitment: float = 0.25
+    patience: int = 2
+
+
+def tune(
+    model: SemanticId,
+    train: Tensor,
+    held: Tensor,
+    plan: Tuning,
+    generator: torch.Generator,
+    step: Callable[[str], None],
+) -> dict[str, object]:
+    """Tunes; see the module. `step` is told `plan.rounds` times.
+
+    Returns: `tuning`, one entry a round: loss, held-out tau and relative error, kept or not.
+    """
+    best = {name: value.clone() for name, value in model.state_dict().items()}
+    highest = start = _held_order(model, held)
+    curve: list[dict[str, float | bool]] = [{"held_tau_100": start, "kept": True}]
+    trained = nn.ParameterDict({name: nn.Parameter(best[name].clone()) for name in _tuned()})
+    optimizer = torch.optim.Adam(trained.values(), lr=plan.rate)
+    waited = 0
+    for number in range(plan.rounds):
+        if len(held) < 12 or waited >= plan.patience:
+            step("tuning has ended")
+            continue
+        for _ in range(plan.steps):
+            drawn = torch.randint(len(train), (plan.batch,), generator=generator)
+            loss = _loss(model, trained, train[drawn], plan)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        with torch.no_grad():
+            for name, value in trained.items():
+                keys = name in NAMES
+                getattr(model, name).copy_(on_grid(value) if keys else value)
+        found = _held_order(model, held)
+        kept = found > highest
+        waited = 0 if kept else waited + 1
+        if kept:
+            highest, best = found, {n: v.clone() for n, v in model.state_dict().items()}
+        curve.append({"loss": float(loss.detach()), "held_tau_100": found, "kept": kept})
+        step(f"tuning {number + 1}: held-out tau {found:.4f}, started at {start:.4f}")
+    model.load_state_dict(best)
+    return {"tuning": curve}
+
+
+def _tuned() -> tuple[str, ...]:
+    return NAMES + tuple(f"{name}_value" for name in NAMES)
+
+
+def _held_order(model: SemanticId, held: Tensor) -> float:
+    with torch.no_grad():
+        hat = model.decode(in_batches(held, model)) if len(held) else held
+    return order(held.numpy(), hat.numpy()).get("tau_100", 0.0)
+
+
+def _loss(model: SemanticId, trained: nn.ParameterDict, rows: Tensor, plan: Tuning) -> Tensor:
+    latent = model.latent(rows)
+    total = model.mean.expand(len(rows), -1)
+    carried, residual, commitment = torch.zeros_like(latent), latent, torch.zeros(())
+    for level, name in enumerate(NAMES):
+        if level % 2 == 0:
+            residual = latent - CARRY * carried
+        keys, values, bias = trained[name], trained[f"{name}_value"], model.bias(level)
+        with torch.no_grad():
+            score = torch.addmm(bias - keys.square().sum(1) / 2, residual, keys.T)
+            top = score.topk(min(_TOP, len(keys)), dim=1).indices  # (B, 32)
+        near = keys[top]  # (B, 32, d)
+        activation = torch.einsum("bd,bkd->bk", residual, near) - near.square().sum(2) / 2
+        share = ((activation + bias[top]) / _SOFT).softmax(1)
+        commitment = commitment + (residual.detach() - near[:, 0]).square().sum(1).mean()
+        chosen = _through(share, near)
+        total = total + _through(share, values[top])
+        residual, carried = residual - chosen, carried + chosen
+    hat = F.normalize(total, dim=1)
+    error = (hat - rows).square().sum(1).mean()
+    return error + plan.order * _order_loss(rows, hat) + plan.commitment * commitment
+
+
+def _through(share: Tensor, entries: Tensor) -> Tensor:
+    """The first of entries (B, k, d) going forward, their mixture going backward: (B, d)."""
+    soft = torch.einsum("bk,bkd->bd", share, entries)
+    return soft + (entries[:, 0] - soft).detach()
+
+
+def _order_loss(rows: Tensor, hat: Tensor) -> Tensor:
+    """KL divergence between the batch's cosine rows before and after."""
+    own = torch.eye(len(rows), dtype=torch.bool)
+    before, after = (
+        (side @ side.T / _SHARP).masked_fill(own, -1e4).log_softmax(1) for side in (rows, hat)
+    )
+    return F.kl_div(after, before, reduction="batchmean", log_target=True)
