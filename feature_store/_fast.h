@@ -45,7 +45,8 @@ static inline PyObject *too_small(Py_buffer *views, int count) {
 #define LOT 9   /* ids, order, groups, index, codes, flags, status, state, version */
 #define VIEWS 8 /* all of them but the version */
 
-enum { GOING = 0, DONE = 1, UNUSUAL = 2, CLOSED = 3, LATE = 4, FAILED = 5 }; /* compiled.py */
+enum { GOING = 0, DONE = 1, UNUSUAL = 2, CLOSED = 3, LATE = 4, FAILED = 5, SURPLUS = 6 };
+/* as in compiled.py */
 
 struct state { /* decoding.STATE */
     int64_t result, end;     /* bytes received */

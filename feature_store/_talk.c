@@ -53,6 +53,15 @@ static void push(struct job *job) {
     else if (!passing(errno)) finish(job, FAILED, errno);
 }
 
+/* Send, unless something came before anything was asked: it would pass for the reply. */
+static void begin(struct job *job) {
+    char byte;
+    ssize_t count = recv(job->descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (count >= 0) finish(job, count ? SURPLUS : CLOSED, 0);
+    else if (passing(errno)) push(job);
+    else finish(job, FAILED, errno);
+}
+
 static void pull(struct job *job) {
     struct state *s = job->lot.state;
     Py_ssize_t room = job->buffer.len - SLACK - (Py_ssize_t)s->end;
@@ -78,7 +87,7 @@ static int converse(struct job *jobs, struct pollfd *polled, Py_ssize_t count, d
     int raised = 0;
     double left = deadline - now();
     if (left < 1e-4) left = 1e-4; /* what is there already is read */
-    for (Py_ssize_t i = 0; i < count; i++) push(&jobs[i]);
+    for (Py_ssize_t i = 0; i < count; i++) begin(&jobs[i]);
     for (int last = 0; !last && !raised; left = deadline - now()) {
         nfds_t open = 0;
         for (Py_ssize_t i = 0; i < count; i++) {

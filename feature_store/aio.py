@@ -5,6 +5,7 @@ waits its turn, within its own deadline. Belongs to the event loop that runs it 
 """
 
 import asyncio
+import select
 import time
 from collections import defaultdict
 from typing import TypeVar, cast
@@ -12,7 +13,7 @@ from typing import TypeVar, cast
 from .address import Address
 from .errors import FeatureStoreError, InputError, ProtocolError, UnavailableError
 from .forks import generation
-from .link import failure, grown
+from .link import UNASKED, failure, grown, readable
 from .ops import Call, Exchange, Node, Op, Outcome, Pause, checked
 from .wire import SLACK, Reader, RepliesReader
 
@@ -29,12 +30,14 @@ class _Link(asyncio.BufferedProtocol):
         self.used = False
         self.closed = False
         self.transport: asyncio.Transport | None = None
+        self._readable: select.poll | None = None
         self._reader: Reader | None = None
         self._done: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the methods but are not of asyncio's class.
         self.transport = cast(asyncio.Transport, transport)
+        self._readable = readable(transport.get_extra_info("socket").fileno())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio passes it
         self.buffer = grown(self.buffer, self.end)
@@ -63,6 +66,9 @@ class _Link(asyncio.BufferedProtocol):
         self.end = 0  # before anything fails: a dead idle connection is tried anew, once
         if self.closed or self.transport is None:
             raise ConnectionResetError("the connection is closed")
+        # The loop has not read yet what came while nothing was asked: it would pass for the reply.
+        if self.used and self._readable is not None and self._readable.poll(0):
+            raise ConnectionResetError(UNASKED)
         self._reader = reader
         self._done = asyncio.get_running_loop().create_future()
         try:
@@ -172,7 +178,10 @@ class AsyncLinks:
                 link.close()  # a cancelled caller leaves an answer on its way
                 raise
             link.used = True
-            idle.append(link)
+            if self._idle.get(call.node) is idle:
+                idle.append(link)
+            else:
+                link.close()  # the store was closed meanwhile
             return None
 
     async def _open(self, node: Node, deadline: float) -> _Link:
@@ -198,7 +207,7 @@ class AsyncLinks:
             except (OSError, ProtocolError) as error:
                 link.close()
                 raise failure(node, error) from error
-            except FeatureStoreError:
+            except BaseException:  # a refusal; a caller who was cancelled
                 link.close()
                 raise
         return link

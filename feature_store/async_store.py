@@ -60,7 +60,11 @@ class AsyncFeatureStore:
 
     async def __aenter__(self) -> "AsyncFeatureStore":
         if self._opened is None:
-            self._opened = await self._links.run(methods.open_core(*self._open))
+            try:
+                self._opened = await self._links.run(methods.open_core(*self._open))
+            except BaseException:
+                self._links.close()  # what had been opened before it failed
+                raise
         return self
 
     async def __aexit__(

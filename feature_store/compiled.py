@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 # What `rows` answers, and what became of a job of `talk`.
-GOING, DONE, UNUSUAL, CLOSED, LATE, FAILED = range(6)
+GOING, DONE, UNUSUAL, CLOSED, LATE, FAILED, SURPLUS = range(7)
 
 
 class Fast(Protocol):

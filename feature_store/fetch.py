@@ -36,9 +36,11 @@ def fetch(core: Core, ids: NDArray[np.int64], number: int, deadline: float) -> O
     else:
         asked = Asked(ids, number, bits, blank(len(ids)))
     near.pointer_changed = False
-    yield from _from_store(core, asked, deadline)
-    if asked.pointer is None:
-        near.pointer_changed = True  # it may have; whoever reads it next will know
+    try:
+        yield from _from_store(core, asked, deadline)
+    finally:  # of a cancelled lookup too
+        if asked.pointer is None:
+            near.pointer_changed = True  # it may have; whoever reads it next will know
     # What was lost at first may have been found elsewhere since.
     if not (asked.lost and (asked.answer.status == Status.UNAVAILABLE).any()):
         if watched:

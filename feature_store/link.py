@@ -6,19 +6,28 @@ whatever is out of the ordinary, through Python's sockets.
 """
 
 import os
+import select
 import socket
 import ssl
 import time
 
 from . import compiled
 from .address import Address
-from .compiled import CLOSED, FAILED, LATE, UNUSUAL
+from .compiled import CLOSED, FAILED, LATE, SURPLUS, UNUSUAL
 from .decoding import CompiledReader
 from .errors import AccessError, FeatureStoreError, ProtocolError, UnavailableError
 from .ops import Call, Node, checked
 from .wire import SLACK, Reader, RepliesReader
 
 _CLOSED = "the server closed the connection"
+UNASKED = "the server sent bytes that nobody had asked for, or closed the connection"
+
+
+def readable(descriptor: int) -> select.poll:
+    """What tells, by `poll(0)`, whether a socket has bytes to read, or has ended."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return poll
 
 
 def grown(buffer: bytearray, end: int) -> bytearray:
@@ -33,7 +42,7 @@ def grown(buffer: bytearray, end: int) -> bytearray:
 class Link:
     """One connection."""
 
-    __slots__ = ("buffer", "descriptor", "end", "node", "plain", "sock", "used")
+    __slots__ = ("buffer", "descriptor", "end", "node", "plain", "readable", "sock", "used")
 
     def __init__(self, node: Node, sock: socket.socket) -> None:
         self.node = node
@@ -43,6 +52,7 @@ class Link:
         self.used = False
         self.plain = not isinstance(sock, ssl.SSLSocket)
         self.descriptor = sock.fileno()
+        self.readable = readable(self.descriptor)
 
     def ask(self, call: Call, deadline: float) -> None:
         """Send a call and read its reply. Raises OSError, TimeoutError, ProtocolError."""
@@ -74,14 +84,24 @@ class Link:
             raise ConnectionResetError(_CLOSED)
         elif result == FAILED:
             raise OSError(error, os.strerror(error))
+        elif result == SURPLUS:
+            self.sock.settimeout(0)
+            raise ProtocolError(f"the server sent {self.sock.recv(80)!r} before it was asked")
 
     def send(self, payload: bytes, deadline: float) -> None:
         self.end = 0
+        if self.used and self._spoilt():
+            raise ConnectionResetError(UNASKED)
         # The socket never blocks by itself, so most commands leave in one system call.
         sent = self._send_now(payload)
         self.sock.settimeout(max(deadline - time.monotonic(), 1e-4))
         if sent < len(payload):
             self.sock.sendall(memoryview(payload)[sent:])
+
+    def _spoilt(self) -> bool:
+        """Whether something came while nothing was asked: it would pass for the next reply."""
+        held = self.sock.pending() if isinstance(self.sock, ssl.SSLSocket) else 0
+        return held > 0 or bool(self.readable.poll(0))
 
     def _send_now(self, payload: bytes) -> int:
         if not self.plain:

@@ -1,7 +1,7 @@
 """The blocking driver of operations: a pool of connections per node, and exchanges over them.
 
 In: operations (see ops.py). Out: their answers. A connection is used by one exchange at a time,
-so threads never share one; after a fork the child opens its own.
+so threads never share one; a forked child opens its own.
 """
 
 import select
@@ -10,11 +10,10 @@ import time
 from collections import defaultdict
 from typing import TypeVar
 
-from . import compiled
+from . import compiled, forks
 from .address import Address
 from .decoding import CompiledReader
 from .errors import FeatureStoreError, ProtocolError
-from .forks import generation
 from .link import Link, failure, open_link
 from .ops import Call, Exchange, Node, Op, Outcome, Pause
 
@@ -27,8 +26,9 @@ class Links:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._generation = generation()
+        self._closed = False
         self._idle: defaultdict[Node, list[Link]] = defaultdict(list)
+        forks.tell(self)
 
     def run(self, op: Op[T]) -> T:
         """Drive an operation to its end."""
@@ -50,16 +50,18 @@ class Links:
         self.close()
 
     def close(self) -> None:
-        """Close every idle connection."""
+        """Close every connection: idle ones now, those that are in use when they are given back."""
+        self._closed = True
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Close the idle connections; a child closes its copies, and the parent's go on."""
         idle, self._idle = self._idle, defaultdict(list)
         for links in idle.values():
             for link in links:
                 link.close()
 
     def _exchange(self, exchange: Exchange) -> list[Outcome]:
-        if generation() != self._generation:
-            self._generation = generation()
-            self.close()  # closes this process's copies; the parent's go on
         if len(exchange.calls) == 1:
             return [self._one(exchange.calls[0], exchange.deadline)]
         return self._many(exchange.calls, exchange.deadline)
@@ -74,7 +76,7 @@ class Links:
     def _give(self, link: Link) -> None:
         link.used = True
         idle = self._idle[link.node]
-        if len(idle) < _IDLE:
+        if len(idle) < _IDLE and not self._closed:
             idle.append(link)
         else:
             link.close()

@@ -16,6 +16,7 @@ from .core import Core, refresh
 from .errors import FeatureStoreError, UnknownVersionError
 from .fetch import fetch
 from .ops import Op
+from .reading import Asked, blank, lose
 
 _TRIES = 4  # answers that a flip of versions may overtake before one is taken as it is
 
@@ -37,8 +38,10 @@ def default_deadline(n: int) -> float:
 
 def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: float) -> Op[Found]:
     """Read the rows of ids (n,). `deadline` is in time.monotonic seconds."""
-    if version is not None and not core.view.served(version):
-        yield from _learn(core, version, deadline)
+    if version is not None and not (yield from _known(core, version, deadline)):
+        asked = Asked(ids, 0, None, blank(len(ids)))
+        lose(asked, None)
+        return _found(asked, version)
     for attempt in range(_TRIES):
         view = core.view
         number = view.active if version is None else view.served(version)
@@ -51,9 +54,12 @@ def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: fl
             if now != number and attempt < _TRIES - 1:
                 continue
         break
-    name = view.name(number) if version is None else version
-    answer = read.answer
-    return Found(answer.codes, answer.status, answer.flags, name)
+    return _found(read, view.name(number) if version is None else version)
+
+
+def _found(asked: Asked, version: str) -> Found:
+    answer = asked.answer
+    return Found(answer.codes, answer.status, answer.flags, version)
 
 
 def unknown(core: Core, version: str) -> UnknownVersionError:
@@ -65,26 +71,31 @@ def unknown(core: Core, version: str) -> UnknownVersionError:
     )
 
 
-def _learn(core: Core, version: str, deadline: float) -> Op[None]:
-    """A version that is not known yet: ask once. If nobody answers, rows will be UNAVAILABLE."""
+def _known(core: Core, version: str, deadline: float) -> Op[bool]:
+    """Whether a version can be read: one that is new here is asked for once. False: nobody told."""
+    if core.view.served(version):
+        return True
     try:
         yield from refresh(core, deadline)
     except FeatureStoreError as error:
         core.counters[f"refresh {type(error).__name__}"] += 1
-        return
-    if not core.view.served(version):
-        if version == FIRST and not core.view.numbers:
-            return  # an empty store: everything is MISS
+        core.counters["unavailable"] += 1
+        return False
+    # In an empty store everything is MISS.
+    if not core.view.served(version) and (version != FIRST or core.view.numbers):
         raise unknown(core, version)
+    return True
 
 
 def _follow(core: Core, deadline: float) -> Op[bool]:
     """Read the versions anew, in one try: a lookup does not wait; whether somebody answered."""
+    known = False
     try:
         core.view = yield from catalog.refresh(core.keys, core.first, deadline)
-        return True
+        known = True
     except FeatureStoreError as error:
         core.counters[f"refresh {type(error).__name__}"] += 1
-        if core.near is not None:
+    finally:  # of a cancelled lookup too
+        if core.near is not None and not known:
             core.near.pointer_changed = True
-        return False
+    return known
