@@ -3,6 +3,7 @@
 In: a store. Out: findings, each with a level: ok, warning, error.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from . import catalog, record
-from .errors import FeatureStoreError
+from .errors import FeatureStoreError, ServerError
 from .layout import FIELDS
 from .record import RECORD, SIZE
 from .store import FeatureStore
@@ -19,6 +20,7 @@ from .wire import Reply
 Level = Literal["ok", "warning", "error"]
 _SAMPLE = 1000
 _ID_BYTES = 8
+_HEX = re.compile(rb"[0-9a-f]{4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +115,16 @@ def _records(store: FeatureStore) -> list[Finding]:
     seen = bad = 0
     for name in own:
         seen += 1
-        ids, number = name[-8:], int(name[-17:-13], 16)
-        bad += not _sound(ids, number, store.admin("GET", name))
+        bad += not _sound(name[-8:], _number(name, -17), _held(store, "GET", name))
     largest = 0
     for name in shared:
-        pairs = store.admin("HGETALL", name)
-        fields = pairs if isinstance(pairs, list) else []
-        number = int(name[-14:-10], 16)
+        pairs = _held(store, "HGETALL", name)
+        # What another program keeps there is one value that is no record.
+        fields = pairs if isinstance(pairs, list) else [b"", b""]
         largest = max(largest, len(fields) // 2)
         for field, value in zip(fields[::2], fields[1::2], strict=True):
             seen += 1
-            bad += not _sound(field, number, value)
+            bad += not _sound(field, _number(name, -14), value)
     found = [Finding("ok", f"{seen} records looked at are sound")]
     if bad:
         found = [Finding("error", f"{bad} of {seen} records looked at are foreign or corrupt")]
@@ -136,6 +137,20 @@ def _records(store: FeatureStore) -> list[Finding]:
             )
         )
     return found
+
+
+def _number(name: bytes, at: int) -> int:
+    """The version in a key's name; 0, which is none, in another program's."""
+    digits = name[at : at + 4]
+    return int(digits, 16) if _HEX.fullmatch(digits) else 0
+
+
+def _held(store: FeatureStore, *command: bytes | str) -> Reply:
+    """What a key holds; nothing that is a record where it is of another type."""
+    try:
+        return store.admin(*command)
+    except ServerError:
+        return b""
 
 
 def _scan(store: FeatureStore, pattern: str) -> list[bytes]:

@@ -125,7 +125,7 @@ class Removal:
     def begin(self, version: Version) -> None:
         """Remove a version in the background."""
         with self._lock:
-            if version not in self._wanted:
+            if all(version.number != wanted.number for wanted in self._wanted):
                 self._wanted.append(version)
             if not self._running:
                 self._running = True

@@ -8,8 +8,8 @@ not used. A version counts as watched once a PING sent after the request to watc
 """
 
 import contextlib
+import logging
 import select
-import ssl
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -20,12 +20,13 @@ from . import forks
 from .address import Address
 from .buckets import hash_range, is_bucket
 from .buckets import prefix as bucket_prefix
+from .channel import Channel
 from .errors import FeatureStoreError
 from .keys import Keys
-from .link import Link, open_link
+from .link import open_link
 from .near import NearTable, Ranges
 from .ops import Node, error_of
-from .wire import Reply, ServerReplyError, command, parse
+from .wire import Reply, ServerReplyError, command
 
 PING_S = 0.1
 FRESH_S = 0.5  # an answer to PING is no older: rows are HIT
@@ -33,56 +34,8 @@ STALE_S = 0.9  # rows may still be served, as STALE, when the store does not ans
 LOST_S = 1.0  # a channel that has not answered for so long is opened anew
 _RETRY_S = 0.1
 _WATCHED = 16  # versions; whichever comes later is read from the store
-
-
-class Channel:
-    """One node's invalidation connection."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.opened = time.monotonic()
-        self.heard = 0.0  # when the last PING that was answered had been sent
-        self._asked = self.opened  # when the last prefixes had been asked for
-        self._pings: list[float] = []
-        self._at = 0
-
-    @property
-    def proven(self) -> bool:
-        """Whether the server tells of changes under all prefixes that it was asked for."""
-        return self.heard > self._asked
-
-    def send(self, payload: bytes) -> None:
-        self.link.sock.settimeout(1.0)
-        self.link.sock.sendall(payload)
-        self.link.sock.settimeout(0)
-
-    def watch(self, payload: bytes) -> None:
-        """Ask for prefixes, and for proof that they are heeded."""
-        self.send(payload)
-        self._asked = time.monotonic()
-        self.ping()
-
-    def ping(self) -> None:
-        self._pings.append(time.monotonic())
-        self.send(command("PING"))
-
-    def receive(self) -> list[Reply]:
-        """Whatever has come: pushes and answers."""
-        link = self.link
-        with contextlib.suppress(BlockingIOError, InterruptedError, ssl.SSLWantReadError):
-            while True:
-                link.receive()
-        found: list[Reply] = []
-        while (parsed := parse(link.buffer, self._at, link.end)) is not None:
-            value, self._at = parsed
-            if value in ("PONG", b"PONG") and self._pings:
-                self.heard = self._pings.pop(0)
-            else:
-                found.append(value)
-        rest = bytes(link.buffer[self._at : link.end])
-        link.buffer[: len(rest)] = rest
-        self._at, link.end = 0, len(rest)
-        return found
+_WARN_S = 10.0  # between two warnings
+_log = logging.getLogger("feature_store")
 
 
 class NearCache:
@@ -112,6 +65,7 @@ class NearCache:
         self._watched: tuple[int, ...] = ()
         self._live: tuple[int, ...] = ()  # what the servers are known to watch
         self._heard = 0.0
+        self._warned = -_WARN_S
         self._up = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -138,7 +92,8 @@ class NearCache:
         """Whether rows of a version may be served as HIT; asks for it to be watched if not."""
         if number not in self._live:
             if number and number not in self._watched and len(self._watched) < _WATCHED:
-                self._watched = (*self._watched, number)
+                with self._lock:
+                    self._watched = (*self._watched, number)
             if self._thread is None:
                 self.start()
             return False
@@ -152,12 +107,24 @@ class NearCache:
         while not self._stop.is_set():
             try:
                 self._serve()
-            except (OSError, FeatureStoreError):
+            except (OSError, FeatureStoreError) as error:
                 self._up = False
+                self._warn(error)
             finally:
                 self._live = ()
                 self._drop_channels(self._channels)
             self._stop.wait(_RETRY_S)
+
+    def _warn(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now > self._warned + _WARN_S and not self._stop.is_set():
+            self._warned = now
+            _log.warning(
+                "the near cache is not told of changes, so rows are read from the store: %s "
+                "(said once in %d s)",
+                error,
+                _WARN_S,
+            )
 
     def _serve(self) -> None:
         """Hold the channels until one fails; returns when nodes come or leave."""
@@ -171,7 +138,7 @@ class NearCache:
             self._listen()
             now = time.monotonic()
             if any(max(c.heard, c.opened) + LOST_S < now for c in self._channels):
-                raise TimeoutError
+                raise TimeoutError(f"a channel was silent for {LOST_S} s")
             if coming:
                 if not proven_at and all(channel.proven for channel in coming):
                     proven_at = now
@@ -213,10 +180,9 @@ class NearCache:
     def _wanted(self) -> tuple[int, ...]:
         """The versions that were asked for and are still being served."""
         served = self._served()
-        wanted = tuple(number for number in self._watched if number in served)
-        if wanted != self._watched:
-            self._watched = wanted
-        return wanted
+        with self._lock:
+            self._watched = tuple(number for number in self._watched if number in served)
+            return self._watched
 
     def _open(self, nodes: tuple[Node, ...], numbers: tuple[int, ...]) -> list[Channel]:
         opened = []
@@ -264,9 +230,10 @@ class NearCache:
             changed = [name for name in names if isinstance(name, bytes)]
             if self._keys.pointer in changed:
                 self.pointer_changed = True
-            buckets = [name for name in changed if is_bucket(name)]
-            if buckets:
-                self.table.drop_ranges(Ranges([hash_range(name) for name in buckets]))
+            ranges = [_range(name) for name in changed if is_bucket(name)]
+            known = [found for found in ranges if found is not None]
+            if known:
+                self.table.drop_ranges(Ranges(known))
             self._forget([name for name in changed if not is_bucket(name)])
 
     def _forget(self, names: list[bytes]) -> None:
@@ -274,7 +241,15 @@ class NearCache:
         tails: dict[bytes, list[bytes]] = {}
         for name in names:
             tails.setdefault(name[:-13], []).append(name[-8:])
-        for number in self._watched:
+        for number in {*self._live, *self._watched}:
             gone = tails.get(self._keys.record_prefix(number))
             if gone:
                 self.table.drop(np.frombuffer(b"".join(gone), "<i8").astype(np.int64), number)
+
+
+def _range(name: bytes) -> tuple[int, int] | None:
+    """The hashes of a bucket; None for another program's key that looks like one."""
+    with contextlib.suppress(ValueError):
+        lowest, highest = hash_range(name)
+        return (lowest, highest) if highest < 1 << 64 else None
+    return None

@@ -7,15 +7,16 @@ import threading
 from contextlib import ExitStack
 
 import numpy as np
+import pytest
 from conftest_near import CODES, IDS, warm
 from conftest_proxy import Proxy
 from conftest_tools import Backend, until
 
 from feature_store import FeatureStore, Status
+from feature_store.channel import Channel
 from feature_store.embedded import EmbeddedValkey
 from feature_store.link import Link
 from feature_store.ops import Node
-from feature_store.tracking import Channel
 
 
 def test_a_silent_channel_is_not_trusted_and_is_opened_anew(
@@ -135,3 +136,31 @@ def test_a_takedown_reaches_every_cache_while_others_write(
         finally:
             stop.set()
             thread.join()
+
+
+def test_another_programs_keys_do_not_end_the_channel(valkey_url: str) -> None:
+    """Names that begin as a bucket's of the watched version do, and go on otherwise."""
+    with (
+        FeatureStore.connect(valkey_url) as writer,
+        FeatureStore.connect(valkey_url, near_cache_bytes=1 << 20) as store,
+    ):
+        writer.write(IDS, CODES)
+        warm(store)
+        for name in (b"zz{000}abc", b"05{zzz}abc", b"ff{000}abc", b"04{zzz}\xff\xff\xff"):
+            writer.admin("SET", b"ads:b0001" + name, "foreign")
+        writer.block([7], "heard after the foreign keys")
+        until(lambda: store.lookup([7]).status[0] == Status.BLOCKED)
+        warm(store)
+
+
+def test_a_cache_that_is_told_nothing_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    with EmbeddedValkey() as server, FeatureStore.connect(server.url) as writer:
+        writer.write(IDS, CODES)
+        rules = "on nopass ~* &* +@all -client|tracking"
+        writer.admin("ACL", "SETUSER", "reader", *rules.split(" "))
+        url = server.url.replace("redis://", "redis://reader:any@")
+        with FeatureStore.connect(url, near_cache_bytes=1 << 20) as store:
+            until(lambda: "not told of changes" in caplog.text)
+            assert (store.lookup(IDS).status == Status.HIT).all()
+    assert "client|tracking" in caplog.text
+    assert caplog.text.count("not told of changes") == 1
