@@ -99,6 +99,8 @@ def cluster(masters: int = 3, replicas: bool = False) -> Iterator[list[Any]]:
             options = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"]
             options += ["--cluster-node-timeout", "1000", "--cluster-port", str(free_port())]
             options += ["--repl-diskless-sync-delay", "0"]
+            # Or all shards refuse to answer a second after one was lost, however slow the test.
+            options += ["--cluster-require-full-coverage", "no"]
             nodes.append((port, stack.enter_context(server(binary, *options))))
         clients = [stack.enter_context(redis.Redis(port=port)) for port, _ in nodes]
         until(lambda: all(answers(port) for port, _ in nodes))
@@ -116,6 +118,7 @@ def cluster(masters: int = 3, replicas: bool = False) -> Iterator[list[Any]]:
                 until(lambda c=client, m=master: _replicate(c, m))
             until(lambda: all(c.info("replication")["connected_slaves"] for c in clients[:masters]))
         until(lambda: all(_info(c)["cluster_state"] == "ok" for c in clients), 30)
+        until(lambda: all(_info(c)["cluster_slots_ok"] == "16384" for c in clients), 30)
         yield nodes
 
 

@@ -78,19 +78,20 @@ def test_a_shard_that_fails_takes_only_its_own_rows(driver: str, kill: signal.Si
             tag = tag_of(hash_ids(IDS))
             lost = tag * 3 // 64 == 1  # the second of three masters owns the tags 22-42
             os.kill(nodes[1][1].pid, kill)
-            found = until(lambda: _partial(store))
-            assert (lost == (found.status == Status.UNAVAILABLE))[tag % 21 != 0].all()
-            assert (found.status != Status.MISS).all()
-            np.testing.assert_array_equal(found.codes[found.status == 1], CODES[found.status == 1])
+            sure = tag % 21 != 0  # tags whose slots do not straddle two masters
+
+            def apart() -> bool:
+                # Others may be late on a busy machine, so rows are UNAVAILABLE until they are not.
+                found = store.lookup(IDS, deadline=0.2)
+                hit = found.status == Status.HIT
+                assert (hit | (found.status == Status.UNAVAILABLE)).all()
+                np.testing.assert_array_equal(found.codes[hit], CODES[hit])
+                return np.array_equal(hit[sure], ~lost[sure])
+
+            until(apart, 30)
             if kill == signal.SIGSTOP:
                 os.kill(nodes[1][1].pid, signal.SIGCONT)
                 until(lambda: (store.lookup(IDS).status == Status.HIT).all())
-
-
-def _partial(store: FeatureStore) -> object:
-    found = store.lookup(IDS, deadline=0.05)
-    status = set(found.status.tolist())
-    return found if status == {Status.HIT, Status.UNAVAILABLE} else None
 
 
 def test_a_replica_takes_over(driver: str) -> None:
