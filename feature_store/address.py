@@ -13,9 +13,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.connection import parse_url
 
-from .errors import AddressError
-from .ops import Node
-from .wire import command
+from .errors import AddressError, UnavailableError
+from .ops import Node, checked
+from .wire import Reply, command
 
 Kind = Literal["single", "cluster", "sentinel"]
 SCHEMES = (
@@ -38,14 +38,29 @@ class Address:
     master: str = ""
 
     def handshake(self, node: Node) -> tuple[bytes, int]:
-        """Commands that open a connection, and how many they are."""
+        """Commands that open a connection, and how many they are. `admitted` reads the replies."""
         parts: list[bytes] = []
         if self.password is not None and not (self.kind == "sentinel" and node in self.seeds):
             login = (self.user, self.password) if self.user else (self.password,)
             parts.append(command("AUTH", *login))
         if self.database and not (self.kind == "sentinel" and node in self.seeds):
             parts.append(command("SELECT", self.database))
+        if self._named_by_sentinels(node):
+            parts.append(command("ROLE"))
         return b"".join(parts), len(parts)
+
+    def admitted(self, replies: list[Reply], node: Node) -> None:
+        """Raises what a server refused; UnavailableError where it is no master any more.
+
+        A master that was replaced while it lived goes on answering, as a replica.
+        """
+        role = replies[-1] if self._named_by_sentinels(node) else None
+        checked(replies if role is None else replies[:-1], node)
+        if isinstance(role, list) and role[:1] == [b"slave"]:
+            raise UnavailableError(f"{node} is a replica now; the sentinels name another master")
+
+    def _named_by_sentinels(self, node: Node) -> bool:
+        return self.kind == "sentinel" and node not in self.seeds
 
 
 def parse(url: str) -> Address:

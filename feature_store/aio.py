@@ -14,7 +14,7 @@ from .address import Address
 from .errors import FeatureStoreError, InputError, ProtocolError, UnavailableError
 from .forks import generation
 from .link import UNASKED, failure, grown, readable
-from .ops import Call, Exchange, Node, Op, Outcome, Pause, checked
+from .ops import Call, Exchange, Node, Op, Outcome, Pause
 from .wire import SLACK, Reader, RepliesReader
 
 T = TypeVar("T")
@@ -203,7 +203,7 @@ class AsyncLinks:
             reader = RepliesReader(count)
             try:
                 await link.ask(payload, reader, deadline)
-                checked(reader.replies, node)
+                self.address.admitted(reader.replies, node)
             except (OSError, ProtocolError) as error:
                 link.close()
                 raise failure(node, error) from error

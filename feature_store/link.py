@@ -16,7 +16,7 @@ from .address import Address
 from .compiled import CLOSED, FAILED, LATE, SURPLUS, UNUSUAL
 from .decoding import CompiledReader
 from .errors import AccessError, FeatureStoreError, ProtocolError, UnavailableError
-from .ops import Call, Node, checked
+from .ops import Call, Node
 from .wire import SLACK, Reader, RepliesReader
 
 _CLOSED = "the server closed the connection"
@@ -154,7 +154,7 @@ def open_link(address: Address, node: Node, deadline: float) -> Link:
             reader = RepliesReader(count)
             link.send(payload, deadline)
             link.read(reader, deadline)
-            checked(reader.replies, node)
+            address.admitted(reader.replies, node)
     except (OSError, ProtocolError) as error:
         sock.close()
         raise failure(node, error) from error

@@ -5,16 +5,17 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
-from conftest_tools import cluster, opened, until
+from conftest_tools import REDIS, answers, cluster, need, opened, server, until
 
 from feature_store import FeatureStore, Status
 from feature_store.address import parse
-from feature_store.embedded import EmbeddedValkey
+from feature_store.embedded import EmbeddedValkey, free_port
 from feature_store.keys import tag_of
 from feature_store.record import hash_ids
 from feature_store.topology import Topology
@@ -148,3 +149,36 @@ def test_a_map_without_silent_nodes_owns_nothing_there() -> None:
     assert left.partial
     assert left.nodes == whole.nodes
     assert whole.without(set()) is whole
+
+
+def test_a_master_that_lives_on_as_a_replica_is_left(driver: str, tmp_path: Path) -> None:
+    """It would answer lookups with what it has, and hear of a takedown late, or never."""
+    need("redis-server")
+    first, second, watch = free_port(), free_port(), free_port()
+    local = ["--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0", "--port"]
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"port {watch}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {first} 1\n")
+    with ExitStack() as stack:
+        stack.enter_context(server(REDIS, *local, str(first)))
+        follows = ["--replicaof", "127.0.0.1", str(first)]
+        stack.enter_context(server(REDIS, *local, str(second), *follows))
+        until(lambda: answers(first) and answers(second))
+        old, new = (stack.enter_context(redis.Redis(port=port)) for port in (first, second))
+        until(lambda: new.info("replication")["master_link_status"] == "up")
+        stack.enter_context(server(REDIS, str(config), "--sentinel", plain=True))
+        until(lambda: answers(watch))
+        sentinel = stack.enter_context(redis.Redis(port=watch))
+
+        def ordered() -> bool:
+            try:
+                return bool(sentinel.execute_command("SENTINEL", "FAILOVER", "main"))
+            except redis.ResponseError:  # it has not looked at the replica yet
+                return False
+
+        url = f"redis+sentinel://127.0.0.1:{watch}/main"
+        store = stack.enter_context(opened(driver, url))
+        store.write([1], CODES[:1])
+        until(ordered, 30)
+        until(lambda: old.info("replication")["role"] == "slave", 30)
+        until(lambda: store.lookup([1]) and core_of(store).map.nodes[0].port == second, 30)
+        until(lambda: store.lookup([1]).status.tolist() == [Status.HIT])
