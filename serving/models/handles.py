@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from serving.deadline import Deadline
-from serving.errors import ServingError, UnavailableError
+from serving.errors import OverloadedError, ServingError, UnavailableError
 from serving.tensors import Tensors
 
 # Opening and warming a version takes as long as the model is large.
@@ -22,9 +22,10 @@ class ModelHandle:
         # Imported here, so that what uses handles can be tested without Ray.
         from ray import serve
         from ray.exceptions import RayError
-        from ray.serve.exceptions import RayServeException
+        from ray.serve.exceptions import BackPressureError, RayServeException
 
         self.name = name
+        self._full = BackPressureError
         self._failures = (RayError, RayServeException, TimeoutError)
         self._handle: Any = serve.get_deployment_handle("model", app_name=name)
 
@@ -57,7 +58,13 @@ class ModelHandle:
     async def _ask(self, response: Awaitable[_Answer]) -> _Answer:
         try:
             return await response
-        except ServingError:  # raised by the replica itself
-            raise
+        except ServingError as error:  # raised by the replica itself
+            # Ray gives a copy that is of the same class but has the class's own values only.
+            cause: ServingError | None = getattr(error, "cause", None)
+            if cause is None:
+                raise
+            raise cause from error
+        except self._full as error:
+            raise OverloadedError(f"model {self.name!r} is busy: {error}; ask later") from error
         except self._failures as error:
             raise UnavailableError(f"model {self.name!r} does not answer: {error}") from error

@@ -129,21 +129,27 @@ class ModelService:
         if client is None:
             return
         # A window of them is under way at a time, so that they can share batches.
-        answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(STREAM_WINDOW)
+        window = asyncio.Semaphore(STREAM_WINDOW)
+        answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
         tasks: set[asyncio.Task[Any]] = set()
 
         async def read() -> None:
-            async for request in requests:
-                task = asyncio.create_task(self._streamed(request, client))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-                await answers.put(task)
-            await answers.put(None)
+            try:
+                async for request in requests:
+                    await window.acquire()
+                    task = asyncio.create_task(self._streamed(request, client))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+                    answers.put_nowait(task)
+            finally:  # a stream that breaks off ends as well
+                answers.put_nowait(None)
 
         reader = asyncio.create_task(read())
         try:
             while (task := await answers.get()) is not None:
                 yield await task
+                window.release()
+            await reader
         finally:  # the client has left, or everything is answered
             for task in (reader, *tasks):
                 task.cancel()
