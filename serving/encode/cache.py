@@ -72,7 +72,12 @@ class CachedInfer:
         waiting = {key: self._flights[key] for key in set(keys) if key in self._flights}
         found = {key: self._rows[key] for key in set(keys) if key in self._rows}
         if waiting:
-            landed = await asyncio.gather(*(asyncio.shield(f) for f in waiting.values()))
+            try:
+                # Its own: who began the flight may have all the time in the world.
+                async with asyncio.timeout(None if deadline is None else deadline.remaining_s):
+                    landed = await asyncio.gather(*(asyncio.shield(f) for f in waiting.values()))
+            except TimeoutError as error:
+                raise DeadlineExceededError("the deadline passed before the model") from error
             found.update(zip(waiting, landed, strict=True))
         for key in found:
             if key in self._rows:

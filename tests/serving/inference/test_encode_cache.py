@@ -128,3 +128,17 @@ async def test_another_ones_deadline_ends_only_his_own_wait(model: Counting) -> 
             await hasty
         assert (await patient)["image_features"].shape == (1, 12)
     assert len(model.deadlines) == 2
+
+
+async def test_nobody_waits_beyond_his_deadline_for_what_another_began(model: Counting) -> None:
+    cached = CachedInfer(model, ("image_encoder",))
+    content = pixels(2)
+    model.gate.clear()
+    patient = asyncio.create_task(cached("image_encoder", content))
+    while not model.deadlines:
+        await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceededError):
+        await cached("image_encoder", content, Deadline.after(0.01))
+    model.gate.set()
+    assert len((await patient)["image_features"]) == 2
+    assert model.rows == 2
