@@ -31,6 +31,15 @@ async def stored_flags(
     return [mine if mine is not None else other for mine, other in zip(flags, found, strict=True)]
 
 
+async def recorded(store: AsyncFeatureStore, ad_id: int, version: str) -> bool:
+    """Whether an ad has a record in `version` itself. Raises FeatureStoreError."""
+    try:
+        found = await store.lookup([ad_id], version=version, deadline=READ_S)
+    except UnknownVersionError:
+        return False
+    return _flags(found, 0) is not None
+
+
 def carried(flags: Flag | None, *, same_content: bool) -> Flag:
     """Flags of a record that is written now, where `flags` were stored.
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from feature_store import AsyncFeatureStore, Flag
 from feature_store.errors import FeatureStoreError
 from serving.errors import UnavailableError
-from serving.ingest.carried import carried, stored_flags
+from serving.ingest.carried import carried, recorded, stored_flags
 from serving.ingest.content import Content, ContentStore, State
 
 _Result = TypeVar("_Result")
@@ -133,7 +133,7 @@ class Writer:
         """Do once more to a record what a later change did to it: this one may have undone it."""
         if not state.live:
             await stored(self._records.delete([ad_id]))
-        elif await stored(stored_flags(self._records, [ad_id], state.version)) == [None]:
+        elif not await stored(recorded(self._records, ad_id, state.version)):
             await stored(self._owed.add([ad_id]))
             await stored(
                 self._records.write(

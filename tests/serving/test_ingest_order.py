@@ -12,6 +12,7 @@ from feature_store import AsyncFeatureStore, Status
 from feature_store.record import SEQUENCE_MAX
 from serving.image import ImagePool
 from serving.ingest.ads import Ad
+from serving.ingest.content import Content
 from serving.ingest.indexing import Indexed, Indexer
 from serving.ingest.opening import connect
 from serving.ingest.writing import Writer
@@ -140,3 +141,19 @@ async def test_sequences_only_grow_and_survive_a_clock_that_is_behind(
     await contents._client.set(contents._last(1), ahead)
     assert await contents.sequences([1]) == [ahead + 1]
     assert ahead < SEQUENCE_MAX
+
+
+async def test_a_record_of_another_version_does_not_stand_in_for_the_one_that_was_undone(
+    replicas: list[Replica],
+) -> None:
+    """A PUT to the version before, overtaken by an end and by a PUT to the next version."""
+    writer = replicas[0][0].writer
+    records, codes = writer._records, np.full((1, 6), 3, np.uint16)
+    await records.write([1], codes, [1], version="e1-s1", sequence=[5])
+    await records.activate("e1-s1")
+    later = Content(Ad(1, "later", "", None), np.zeros(4, np.float32), codes[0], "e2-s1", None, 7)
+    assert await writer._contents.write([later]) == [True]
+    await writer._agree([1], [5])
+    found = await records.lookup([1], version="e2-s1")
+    assert found.status.tolist() == [Status.HIT]
+    assert found.codes.tolist() == codes.tolist()
