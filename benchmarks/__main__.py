@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = known.add_parser(name, help=about)
         sub.set_defaults(run=run)
         sub.add_argument("--seed", type=int, default=1)
-        if name not in ("counters", "semantic_id"):
+        if name != "counters":
             sub.add_argument("--scale", type=_scale, default=1.0, help="1.0 is the full size")
     sub = known.choices["lookup"]
     sub.add_argument("--feast", action="store_true", help="beside Feast, in a place of its own")

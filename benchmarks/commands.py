@@ -83,7 +83,8 @@ def _models(args: argparse.Namespace) -> None:
 def _semantic_id(args: argparse.Namespace) -> None:
     from .semantic_id import run
 
-    finish("semantic_id", args.seed, run(args.embeddings, args.items, args.pairs, args.seed))
+    results = run(args.embeddings, args.items, args.pairs, args.scale, args.seed)
+    finish("semantic_id", args.seed, results)
 
 
 def _counters(args: argparse.Namespace) -> None:

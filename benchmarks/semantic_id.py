@@ -1,15 +1,12 @@
 """How much meaning semantic IDs keep, beside their peers: `python -m benchmarks semantic_id`.
 
 In: embeddings of items, their titles with `product` and `category`, labelled pairs. Products are
-split; everything is learned on one side and judged on the other, where not said otherwise. Out:
-every figure of a task as a loss against the raw features, with a 95% bootstrap interval whose upper
-end is the claim.
+split; everything is learned on one side. Out: of every method the figures of `semantic_id_judge`,
+held-out ones apart from those over all items; usage, ablations, retraining, speed.
 """
 
-import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from math import ceil, log2
 from pathlib import Path
 from typing import Any
 
@@ -17,165 +14,95 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.reference.errors import ReferenceModelError
+from export.errors import ExportError
 from export.reference.progress import progress
-from export.reference.runs import load_pairs
-from export.reference.vectors import load_rows
 from export.semantic_id import measures
 from export.semantic_id.learning import Plan, learn
 from export.semantic_id.measures import in_batches
-from export.semantic_id.model import NAMES, SemanticId
-from export.semantic_id.split import groups, share
+from export.semantic_id.model import NAMES, SIZES, SemanticId
+from export.semantic_id.split import share
 
 from . import report
 from .errors import BenchmarkError
+from .semantic_id_items import Items, read
+from .semantic_id_judge import judge
 from .semantic_id_peers import PEERS
 from .semantic_id_speed import speed
 
-_BOOTSTRAPS = 1000
+_HELD_RETRAIN = 0.08
+_PARTS = {
+    "held_out": "held-out products, never learned from",
+    "all_items": "all items, learned and held out",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Items:
-    """rows (n, D) unit; product, category (n,), category -1 where unknown; title (n,); pairs
-    (m, 3); held: bool (n,), whole products."""
+def run(embeddings: Path, items: Path, pairs: Path, scale: float, seed: int) -> dict[str, Any]:
+    """Learn, judge, print tables. `scale`: the share of products that is taken.
 
-    rows: NDArray[np.float32]
-    product: NDArray[np.int64]
-    category: NDArray[np.int64]
-    title: NDArray[np.int64]
-    pairs: NDArray[np.int64]
-    held: NDArray[np.bool_]
-
-
-def read(embeddings: Path, items: Path, pairs: Path, seed: int) -> Items:
-    """Read and split. Raises BenchmarkError when a file is not what it should be."""
+    Raises: BenchmarkError.
+    """
+    if scale > 1:
+        raise BenchmarkError(f"--scale: there are no more items than all; found {scale}")
+    data = read(embeddings, items, pairs, scale, seed)
+    plan = Plan(seed=seed, sizes=_sizes(len(data.train)))
+    if plan.sizes != SIZES:
+        report.say(f"{len(data.train)} rows to learn from: codebooks of {plan.sizes} entries")
     try:
-        rows = load_rows(embeddings)
-        labelled = load_pairs(pairs, len(rows))
-        lines = [json.loads(line) for line in items.read_text(encoding="utf-8").splitlines()]
-        named = [(f"{x.get('source')}/{x['product']}", x["category"], x["title"]) for x in lines]
-    except (ReferenceModelError, OSError, ValueError, KeyError) as error:
-        raise BenchmarkError(f"cannot read the items: {error!r}") from error
-    if len(named) != len(rows):
-        raise BenchmarkError(f"expected {len(rows)} lines in {items}, found {len(named)}")
-    product, category, title = (
-        np.unique([each[i] for each in named], return_inverse=True)[1] for i in range(3)
-    )
-    category = np.where(np.array([bool(each[1]) for each in named]), category, -1)
-    first = np.unique(product, return_index=True)[1][product]
-    same = np.stack([np.arange(len(rows)), first, np.ones(len(rows), np.int64)], 1)
-    group = groups(len(rows), np.concatenate([labelled, same]))
-    return Items(rows, product, category, title, labelled, share(group, 0.2, seed))
+        return _run(data, plan, scale)
+    except ExportError as error:
+        raise BenchmarkError(str(error)) from error
 
 
-def run(embeddings: Path, items: Path, pairs: Path, seed: int) -> dict[str, Any]:
-    """Learn, judge, print tables. Raises BenchmarkError."""
-    data = read(embeddings, items, pairs, seed)
-    plan = Plan(seed=seed)
-    results: dict[str, Any] = {"rows": len(data.rows), "held_out": int(data.held.sum())}
+def _sizes(rows: int) -> tuple[int, ...]:
+    """The published sizes, halved until each entry of the largest has four rows to learn from."""
+    halvings = max(0, ceil(log2(4 * max(SIZES) / rows)))
+    return tuple(max(8, size >> halvings) for size in SIZES)
+
+
+def _run(data: Items, plan: Plan, scale: float) -> dict[str, Any]:
+    results: dict[str, Any] = {
+        "rows": len(data.rows),
+        "rows_held_out": int(data.held.sum()),
+        "sizes": plan.sizes,
+        "figures_on": _PARTS | {"usage": _PARTS["all_items"], "ablations": _PARTS["held_out"]},
+    }
     found: dict[str, dict[str, Any]] = {}
-    train = data.rows[~data.held]
-    inner = _inner_pairs(data)
-    for name, known in (("mmdict", None), ("mmdict + pairs", inner)):
+    for name, known in (("mmdict", None), ("mmdict + pairs", data.train_pairs)):
         start = time.perf_counter()
         with progress(name, plan.steps) as advance:
-            model, _ = learn(train, known, None, plan, advance)
-        seconds = time.perf_counter() - start
+            model, _ = learn(data.train, known, None, plan, advance)
+        seconds = round(time.perf_counter() - start, 1)
         codes, hat = _through(model, data.rows)
-        found[name] = judge(data, hat, codes, seed) | {"learned_s": round(seconds, 1)}
-        found[name]["usage"] = measures.usage(codes, model.sizes)
-        found[name]["ablations"] = ablations(model, data, codes)
+        found[name] = {
+            **judge(data, hat, codes, plan.seed),
+            "learned_s": seconds,
+            "usage": measures.usage(codes, model.sizes),
+            "ablations": ablations(model, data, codes),
+        }
         if known is None:
             results["retrained"] = retrained(data, plan)
-            results["speed"] = speed(model, data.rows)
-    for name, peer in PEERS.items():
-        with progress(name, 1) as advance:
-            codes, hat = peer(train, data.rows, seed)
-            advance()
-        found[name] = judge(data, hat, codes, seed)
-    report.table("held-out products", [_row(name, each) for name, each in found.items()])
+            with progress("encode", 3) as advance:
+                results["speed"] = speed(model, data.rows, scale, advance)
+    with progress("peers", len(PEERS)) as advance:
+        for name, peer in PEERS.items():
+            quantized = peer(data.train, data.rows, plan.sizes, plan.seed)
+            advance(name)
+            if quantized is None:
+                report.say(f"{name}: left out, {data.rows.shape[1]} values do not divide so")
+                continue
+            codes, hat = quantized
+            found[name] = judge(data, hat, codes, plan.seed)
+    for part, about in _PARTS.items():
+        report.table(about, [_row(name, each[part]) for name, each in found.items()])
     return results | {"methods": found}
 
 
-def _inner_pairs(data: Items) -> NDArray[np.int64]:
-    place = np.cumsum(~data.held) - 1
-    left, right, label = data.pairs.T
-    known = ~data.held[left] & ~data.held[right]
-    inner: NDArray[np.int64] = np.stack([place[left], place[right], label], 1)[known]
-    return inner
-
-
-def _through(model: SemanticId, rows: NDArray[np.float32]) -> tuple[Any, Any]:
+def _through(
+    model: SemanticId, rows: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     with torch.no_grad():
         codes = in_batches(torch.from_numpy(rows), model)
         return codes.numpy(), model.decode(codes).numpy()
-
-
-def judge(
-    data: Items, hat: NDArray[np.float32], codes: NDArray[np.int32] | None, seed: int
-) -> dict[str, Any]:
-    """Every figure of one method. hat: (n, D) of all items; codes (n, levels)."""
-    hat = hat / np.linalg.norm(hat, axis=1, keepdims=True).clip(1e-12)
-    held, mean = data.held, data.rows[~data.held].mean(0)
-    figures: dict[str, Any] = {}
-    for name, part in (("train", ~held), ("held_out", held)):
-        error = ((hat[part] - data.rows[part]) ** 2).sum()
-        spread = ((data.rows[part] - mean) ** 2).sum()
-        figures[f"relative_mse_{name}"] = float(error / spread)
-    chosen = np.random.default_rng(seed).permutation(int(held.sum()))[:1000]
-    names = ("tau_100", "recall_10", "triplets")
-    taken = measures.order_by_query(data.rows[held], hat[held], chosen)
-    for name, values in zip(names, taken, strict=True):
-        figures[name] = _mean(values, seed)
-    figures["knn_loss"] = _votes(data, hat, held & (data.category >= 0), seed)
-    figures["knn_loss_all_items"] = _votes(data, hat, data.category >= 0, seed)
-    figures["pair_auc_loss"] = _pairs(data, hat, seed)
-    if codes is not None:
-        ids = measures.number_ids(codes)
-        figures["harmful"] = float(measures.shares_an_id(ids, data.product).mean())
-        figures["harmful_floor"] = float(measures.shares_an_id(data.title, data.product).mean())
-    return figures
-
-
-def _interval(count: int, of: Callable[[Any], float], seed: int) -> dict[str, float]:
-    """A statistic of picked indices: its value and 95% bootstrap interval."""
-    random = np.random.default_rng(seed)
-    drawn = [of(random.integers(0, count, count)) for _ in range(_BOOTSTRAPS)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"value": of(np.arange(count)), "low": float(low), "high": float(high)}
-
-
-def _mean(values: NDArray[np.float64], seed: int) -> dict[str, float]:
-    return _interval(len(values), lambda pick: float(values[pick].mean()), seed)
-
-
-def _votes(
-    data: Items, hat: NDArray[np.float32], part: NDArray[np.bool_], seed: int
-) -> dict[str, float] | None:
-    """Percent of the raw features' accuracy that is lost; five folds over labelled items."""
-    if part.sum() < 100:
-        return None
-    label = np.unique(data.category[part], return_inverse=True)[1]
-    fold = np.random.default_rng(seed).integers(5, size=int(part.sum()))
-    before, after = (measures.neighbour_votes(side[part], label, fold) for side in (data.rows, hat))
-    return _interval(
-        len(label), lambda pick: float(100 * (1 - after[pick].mean() / before[pick].mean())), seed
-    )
-
-
-def _pairs(data: Items, hat: NDArray[np.float32], seed: int) -> dict[str, float] | None:
-    left, right, label = data.pairs[data.held[data.pairs[:, 0]] & data.held[data.pairs[:, 1]]].T
-    same = label == 1
-    if not same.any() or same.all():
-        return None
-    scores = [(side[left] * side[right]).sum(1).astype(float) for side in (data.rows, hat)]
-
-    def loss(pick: NDArray[np.int64]) -> float:
-        before, after = (measures.auc(score[pick], same[pick]) for score in scores)
-        return 100 * (1 - after / before)
-
-    return _interval(len(label), loss, seed)
 
 
 def ablations(model: SemanticId, data: Items, codes: NDArray[np.int32]) -> dict[str, Any]:
@@ -196,22 +123,30 @@ def ablations(model: SemanticId, data: Items, codes: NDArray[np.int32]) -> dict[
 
 
 def retrained(data: Items, plan: Plan) -> dict[str, Any]:
-    """What a retraining from the tokenizer before changes when a tenth of the rows is new."""
-    train = data.rows[~data.held]
-    before = train[: round(len(train) / 1.1)]
+    """What a retraining from the tokenizer before changes when a tenth of the rows is new.
+
+    Fewer products are held out here, so that both trainings have rows enough. The new rows are the
+    file's last: another source than the ones before, where files are sorted. Churn is counted on
+    the rows learned from, the order before and after on held-out products.
+    """
+    held = share(data.group, _HELD_RETRAIN, plan.seed)
+    train, judged = data.rows[~held], data.rows[held]
     with progress("retrain", 2 * plan.steps) as advance:
-        first, _ = learn(before, None, None, plan, advance)
+        first, _ = learn(train[: round(len(train) / 1.1)], None, None, plan, advance)
         again, figures = learn(train, None, first, plan, advance)
-    churn = figures["churn"]
-    quality = {}
-    for name, each in (("before", first), ("after", again)):
-        _, hat = _through(each, data.rows[data.held])
-        quality[name] = measures.order(data.rows[data.held], hat)
-    return {"churn": churn, **quality}
+    quality = {
+        name: measures.order(judged, _through(each, judged)[1])
+        for name, each in (("before", first), ("after", again))
+    }
+    return {"rows_held_out": len(judged), "churn_train": figures["churn"], "held_out": quality}
 
 
 def _row(name: str, figures: dict[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {"method": name, "mse": figures["relative_mse_held_out"]}
-    for each in ("tau_100", "recall_10", "knn_loss", "knn_loss_all_items", "pair_auc_loss"):
-        row[each] = figures[each]["value"] if figures[each] else None
-    return row | {each: figures.get(each) for each in ("harmful", "harmful_floor")}
+    """Value and interval of every figure, for people."""
+    row: dict[str, Any] = {"method": name}
+    for key, figure in figures.items():
+        if isinstance(figure, dict):
+            row[key] = f"{figure['value']:.3g} ({figure['low']:.3g}..{figure['high']:.3g})"
+        else:
+            row[key] = figure
+    return row

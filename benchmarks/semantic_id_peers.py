@@ -1,6 +1,7 @@
 """What others quantize with, in the same run: residual k-means of equal sizes, faiss RQ and PQ.
 
-In: training rows, all rows, a seed. Out: codes (n, levels) or None, reconstructed rows (n, D).
+In: training rows (m, D), all rows (n, D), sizes, a seed. Out: codes (n, levels) and reconstructed
+rows (n, D), or None where a method does not fit this D.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,18 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.semantic_id.model import SIZES
-
 Rows = NDArray[np.float32]
-Peer = Callable[[Rows, Rows, int], tuple[NDArray[np.int32], Rows]]
+Sizes = tuple[int, ...]
+Quantized = tuple[NDArray[np.int32], Rows]
+Peer = Callable[[Rows, Rows, Sizes, int], Quantized | None]
+_PARTS = 48  # of the product quantizer
 
 
-def residual_kmeans(train: Rows, rows: Rows, seed: int) -> tuple[NDArray[np.int32], Rows]:
+def residual_kmeans(train: Rows, rows: Rows, sizes: Sizes, seed: int) -> Quantized:
     """One chain of k-means on what is left, of the sizes of the semantic IDs."""
     import faiss
 
     left, rest, codes = train, rows, []
-    for size in SIZES:
+    for size in sizes:
         means: Any = faiss.Kmeans(
             train.shape[1],
             size,
@@ -37,31 +39,35 @@ def residual_kmeans(train: Rows, rows: Rows, seed: int) -> tuple[NDArray[np.int3
     return np.stack(codes, 1).astype(np.int32), rows - rest
 
 
-def residual_quantizer(train: Rows, rows: Rows, seed: int) -> tuple[NDArray[np.int32], Rows]:
+def residual_quantizer(train: Rows, rows: Rows, sizes: Sizes, seed: int) -> Quantized:
     """faiss' residual quantizer with its beam, 6 x 256: 48 bits."""
     import faiss
 
-    del seed  # it takes none
+    del sizes, seed  # it takes none
     return _coded(faiss.ResidualQuantizer(train.shape[1], 6, 8), train, rows)
 
 
-def product_quantizer(train: Rows, rows: Rows, seed: int) -> tuple[NDArray[np.int32], Rows]:
+def product_quantizer(train: Rows, rows: Rows, sizes: Sizes, seed: int) -> Quantized | None:
     """faiss' product quantizer, 48 x 256: 384 bits. What six times the bits would give."""
     import faiss
 
-    quantizer = faiss.ProductQuantizer(train.shape[1], 48, 8)
+    del sizes  # always the same, as a fixed point to compare with
+    if train.shape[1] % _PARTS:
+        return None
+    quantizer = faiss.ProductQuantizer(train.shape[1], _PARTS, 8)
     quantizer.cp.seed = seed
     return _coded(quantizer, train, rows)
 
 
-def _coded(quantizer: Any, train: Rows, rows: Rows) -> tuple[NDArray[np.int32], Rows]:
+def _coded(quantizer: Any, train: Rows, rows: Rows) -> Quantized:
+    quantizer.cp.min_points_per_centroid = 1  # fewer is our doing; no warning for each part
     quantizer.train(train)
     codes = quantizer.compute_codes(rows)
     return codes.astype(np.int32), quantizer.decode(codes)
 
 
 PEERS: Mapping[str, Peer] = {
-    "residual k-means, 60 bits": residual_kmeans,
+    "residual k-means, equal sizes": residual_kmeans,
     "faiss RQ 6x256, 48 bits": residual_quantizer,
     "faiss PQ 48x256, 384 bits": product_quantizer,
 }

@@ -1,11 +1,12 @@
 """Flips and time of the served `encode` graph on one core.
 
-In: a tokenizer and rows. Out: flips over a million encodings across batch sizes and runtimes, the
-p99 of one item in ms, and items per second at batch 1,024.
+In: a tokenizer, rows, the scale. Out: flips over a million encodings across batch sizes and
+runtimes, the p99 of one item in ms, and items per second at batch 1,024.
 """
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ _ROWS = 333_334  # each coded at batch 1,024 in torch and ONNX Runtime, and at 6
 _SINGLE = 20_000
 
 
-def speed(model: SemanticId, rows: NDArray[np.float32]) -> dict[str, Any]:
-    """Measure. rows: unit float32 (n, D)."""
+def speed(
+    model: SemanticId, rows: NDArray[np.float32], scale: float, told: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure. rows: unit float32 (n, D); told: the name of each of the three parts done."""
     import onnxruntime
 
+    singles = round(_SINGLE * scale)
     random = np.random.default_rng(0)
-    base = rows[random.integers(len(rows), size=_ROWS)]
+    base = rows[random.integers(len(rows), size=round(_ROWS * scale))]
     noise = random.normal(size=base.shape).astype(np.float32)
     noise *= 10 ** random.uniform(-7, -1.5, (len(base), 1)).astype(np.float32)
     tried = base + np.where(np.arange(len(base))[:, None] % 4 == 0, 0, noise)
@@ -48,18 +52,21 @@ def speed(model: SemanticId, rows: NDArray[np.float32]) -> dict[str, Any]:
 
     with torch.no_grad():
         torch_codes = in_batches(torch.from_numpy(tried), model).numpy()
+    told("torch")
     start = time.perf_counter()
     large = coded(1024, tried)
     rate = len(tried) / (time.perf_counter() - start)
     flips = int((large != torch_codes).any(1).sum() + (coded(64, tried) != large).any(1).sum())
+    told("batches")
     times = []
-    for i in range(_SINGLE):
+    for i in range(singles):
         start = time.perf_counter()
         one = session.run(["codes"], {"features": tried[i : i + 1]})[0]
         times.append(1000 * (time.perf_counter() - start))
         flips += int((one[0] != large[i]).any())
+    told("single items")
     return {
-        "encodings": 3 * len(tried) + _SINGLE,
+        "encodings": 3 * len(tried) + singles,
         "flips": flips,
         "one_item_p99_ms": float(np.percentile(times, 99)),
         "one_item_p50_ms": float(np.percentile(times, 50)),
