@@ -89,7 +89,12 @@ def _semantic_id(choices: "Choices") -> None:
         metavar="NAME@VERSION",
         help="a bundle in REPO that made the embeddings; once for each",
     )
-    parser.add_argument("--previous", type=Path, metavar="BUNDLE", help="start from its codebooks")
+    parser.add_argument(
+        "--previous",
+        type=Path,
+        metavar="BUNDLE",
+        help="start from its codebooks; its metric stays, --pairs then only keep products together",
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, required=True, metavar="REPO")
     parser.set_defaults(run=_run_semantic_id)

@@ -1,7 +1,7 @@
 """What the training commands do, from arguments to a published bundle."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -101,11 +101,13 @@ class Learning:
 
 def train_semantic_id(what: Learning, out: Path) -> tuple[Bundle, dict[str, object]]:
     """Learns the tokenizer and publishes it; the report lies beside the weights in `.training`."""
-    plan = Plan(seed=what.seed)
     rows = vectors.load_rows(what.embeddings)
     labelled = load_pairs(what.pairs, len(rows)) if what.pairs else None
     learned_on = encoder_revisions(what.encoders, out)
     before = read_previous(what.previous) if what.previous else None
+    plan = Plan(seed=what.seed)
+    if before is not None:
+        plan = replace(plan, sizes=before.sizes, latent=before.basis.shape[1])
     with progress("learn semantic IDs", plan.steps) as advance:
         model, figures = learn(rows, labelled, before, plan, advance)
     card: dict[str, object] = {
@@ -169,6 +171,10 @@ def load_pairs(file: Path, count: int) -> NDArray[np.int64]:
         raise ReferenceModelError(
             f"{file}: expected rows 0..{count - 1} of the embeddings, found "
             f"{wide[:, :2].min()}..{wide[:, :2].max()}"
+        )
+    if not np.isin(wide[:, 2], (0, 1)).all():
+        raise ReferenceModelError(
+            f"{file}: expected labels 0 and 1, found {np.unique(wide[:, 2])[:5].tolist()}"
         )
     return wide
 

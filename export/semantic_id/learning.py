@@ -17,10 +17,11 @@ from torch import Tensor
 from export.reference.errors import ReferenceModelError
 from export.semantic_id import split
 from export.semantic_id.codebooks import Codebook
+from export.semantic_id.inputs import check
 from export.semantic_id.levels import Levels, Recipe, learn_levels, shrink
 from export.semantic_id.measures import in_batches, order, relative_error, usage
 from export.semantic_id.metric import basis, learn_metric
-from export.semantic_id.model import LATENT, NAMES, SIZES, SemanticId, on_grid
+from export.semantic_id.model import CARRY, LATENT, NAMES, SIZES, SemanticId, on_grid
 from export.semantic_id.stability import churn, moved
 from export.semantic_id.tuning import Tuning, tune
 
@@ -71,19 +72,16 @@ def learn(
 
     Args:
         rows: unit rows float32 (n, D).
-        pairs: int64 (m, 3) row, row, same product; or None.
-        previous: keep to its latent and its codebooks, so that codes stay what they were.
+        pairs: int64 (m, 3) row, row, 1 if the same product else 0; or None.
+        previous: keep to its latent and its codebooks, so that codes stay what they were. Its
+            metric stays too: pairs then only keep products on one side of the split.
         step: told after every part, `plan.steps` times.
 
     Returns: the tokenizer and its report (JSON values).
-    Raises: `ReferenceModelError` when there are too few rows for the largest codebook.
+    Raises: `ReferenceModelError` when there are too few rows for the largest codebook, when rows or
+        pairs are not as above, or when `previous` has another D or other sizes.
     """
-    needed = 4 * max(plan.sizes)
-    if len(rows) < needed:
-        raise ReferenceModelError(
-            f"expected at least {needed} rows to learn from ({max(plan.sizes)} entries, 4 rows "
-            f"each), found {len(rows)}; add embeddings, or make the codebooks smaller"
-        )
+    check(rows, pairs, plan.sizes)
     group = split.groups(len(rows), pairs)
     held = split.share(group, plan.held_out, plan.seed)
     x = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
@@ -91,7 +89,7 @@ def learn(
     model = _space(x, held, pairs, previous, plan, generator)
     train = torch.from_numpy(~held)
     latent, target, axes = _view(model, x, x[train])
-    recipe = Recipe(plan.sizes if previous is None else previous.sizes)
+    recipe = Recipe(plan.sizes)
     before = None if previous is None else moved(previous, latent[train], plan.stability)
     levels = learn_levels(latent[train], target[train], recipe, generator, step, before)
     parts, unseen = _unseen_parts(latent, target, group, held, (recipe, before, plan), step)
@@ -99,11 +97,18 @@ def learn(
     _fill(model, levels, trust, axes)
     held_rows = x[~train]
     curves = tune(model, x[train], held_rows, plan.tuning, generator, step)
-    report = _report(model, x[train], held_rows) | {"trust": trust.mean(1).tolist(), **curves}
+    report: dict[str, object] = {"pairs": _use(pairs, previous)}
+    report |= _report(model, x[train], held_rows) | {"trust": trust.mean(1).tolist(), **curves}
     if previous is not None:
         report["churn"] = churn(previous, model, x)
     step("measured")
     return model.eval(), report
+
+
+def _use(pairs: NDArray[np.int64] | None, previous: SemanticId | None) -> str:
+    if pairs is None:
+        return "none"
+    return "taught the metric" if previous is None else "split only: the previous metric stays"
 
 
 def _space(
@@ -121,6 +126,11 @@ def _space(
             raise ReferenceModelError(
                 f"the previous tokenizer takes {previous.dimension} values a row, these rows have "
                 f"{dimension}: learn without it"
+            )
+        if previous.sizes != plan.sizes or float(previous.carry) != CARRY:
+            raise ReferenceModelError(
+                f"expected a previous tokenizer of sizes {plan.sizes} and carry {CARRY}, found "
+                f"{previous.sizes} and {float(previous.carry)}: learn without it"
             )
         model = SemanticId(previous.sizes, dimension, previous.basis.shape[1])
         model.mean.copy_(previous.mean)

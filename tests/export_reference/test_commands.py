@@ -71,6 +71,7 @@ def test_the_tokenizers_other_arguments(capsys: pytest.CaptureFixture[str], tmp_
         (np.ones((3, 2), np.int64), "expected (m, 3)"),
         (np.ones((3, 3), np.float32), "expected integers"),
         (np.full((3, 3), 40, np.int64), "expected rows 0..39"),
+        (np.full((3, 3), 2, np.int64), "expected labels 0 and 1"),
     ):
         pairs = saved(tmp_path / "pairs.npy", array)
         assert said in fails(capsys, *argv, "--pairs", pairs)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,38 @@ def test_prices_even_out_a_lopsided_codebook() -> None:
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(ReferenceModelError, match="expected at least 16384 rows"):
         learn(vectors(100, seed=1), None, None, Plan(), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "pairs", "said"),
+    [
+        (vectors(256, 1).astype(np.float64), None, "expected rows float32"),
+        (vectors(256, 1)[0], None, "expected rows float32"),
+        (vectors(256, 1) * np.float32(2), None, "256 that are not, the first at 0"),
+        (np.full((256, 48), np.nan, np.float32), None, "expected unit rows"),
+        (vectors(256, 1), np.zeros((3, 2), np.int64), "expected pairs int64"),
+        (vectors(256, 1), np.array([[0, 256, 1]]), "expected pairs of rows 0..255"),
+        (vectors(256, 1), np.array([[0, 5, 2]]), "expected labels 0 and 1"),
+    ],
+)
+def test_what_is_not_rows_and_pairs_is_refused(
+    rows: NDArray[np.float32], pairs: NDArray[np.int64] | None, said: str
+) -> None:
+    with pytest.raises(ReferenceModelError, match=said):
+        learn(rows, pairs, None, PLAN, lambda _: None)
+
+
+def test_the_previous_sizes_and_metric_stay(
+    learned: tuple[SemanticId, dict[str, object]],
+) -> None:
+    rows = vectors(3000, seed=1)
+    with pytest.raises(ReferenceModelError, match="expected a previous tokenizer of sizes"):
+        learn(rows, None, learned[0], replace(PLAN, sizes=(8,) * 6), lambda _: None)
+    pairs = np.array([[0, 1, 1], [2, 3, 0]])
+    model, report = learn(rows, pairs, learned[0], PLAN, lambda _: None)
+    assert report["pairs"] == "split only: the previous metric stays"
+    assert torch.equal(model.basis, learned[0].basis)
+    assert learned[1]["pairs"] == "none"
 
 
 def test_the_page_of_plots_is_a_picture(
