@@ -4,8 +4,9 @@ ARGS    ?=
 BIN     := .venv/bin
 READY   := .venv/.ready
 
-# Evaluation photos and KubeRay's schema are not part of the product; defaults apply where they exist.
+# Evaluation photos and titles, and KubeRay's schema, are not part of the product; defaults apply where they exist.
 PHOTOS      ?= $(wildcard ../shared/data/clothing/validation)
+TITLES      ?= $(wildcard ../shared/data/titles)
 KUBERAY_CRD ?= $(abspath $(firstword $(wildcard ../shared/schemas/kuberay-v1.7.0-rayservices.yaml)))
 MODELS      ?= var/models
 # Where `make lock` finds torch's CPU wheel (a folder or a wheel index page); see CONTRIBUTING.md.
@@ -35,6 +36,7 @@ bench: $(READY)  ## latency against peers, interleaved in one run
 	$(BIN)/python -m benchmarks serve $(ARGS)
 	$(BIN)/python -m benchmarks models $(ARGS)
 	$(BIN)/python -m benchmarks checks $(ARGS)
+	$(if $(TITLES),$(BIN)/python -m benchmarks semantic_id --embeddings $(TITLES)/embeddings.f16.npy --items $(TITLES)/titles.jsonl --pairs $(TITLES)/pairs.npy $(ARGS))
 
 counters: $(READY)  ## Redis round trips and bytes per lookup, against committed expectations
 	$(BIN)/python -m benchmarks counters --check benchmarks/expectations.json

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -43,8 +44,10 @@ class EmbeddedValkey:
     """A Valkey server on loopback that lives as long as this object.
 
     `directory` None keeps nothing; a folder keeps an append-only file there. `port` 0 takes a free
-    one. `options` are further settings of the server, name and value. Raises MissingExtraError,
-    and UnavailableError with the server's last words when it does not start.
+    one. `options` are further settings of the server, name and value. `started` is told the
+    process id at once, before the server has read its data: a keeper of processes must know it
+    even if this process is killed meanwhile. Raises MissingExtraError, and UnavailableError with
+    the server's last words when it does not start.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class EmbeddedValkey:
         directory: str | Path | None = None,
         port: int = 0,
         options: dict[str, str] | None = None,
+        started: Callable[[int], None] | None = None,
     ) -> None:
+        self._started = started
         self._binary = server_binary()
         self._temporary = directory is None
         self._folder = Path(tempfile.mkdtemp(prefix="valkey-") if directory is None else directory)
@@ -95,6 +100,8 @@ class EmbeddedValkey:
             start_new_session=True,  # Ctrl-C is for the owner, who then closes the server
         )
         try:
+            if self._started is not None:
+                self._started(self._process.pid)
             self._wait()
         except BaseException:  # a Ctrl-C meanwhile must not leave a server that nobody holds
             self.close()

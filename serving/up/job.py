@@ -174,8 +174,8 @@ def _store(options: Options, watch: Watch) -> Iterator[Store]:
         return
     with ExitStack() as stack:
         with step("starting Valkey"):
-            server = stack.enter_context(EmbeddedValkey(STORE if options.persist else None))
-            watch.pid(server.pid)
+            folder = STORE if options.persist else None
+            server = stack.enter_context(EmbeddedValkey(folder, started=watch.pid))
         yield Store(server.url, server)
 
 

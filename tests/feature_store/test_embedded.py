@@ -1,0 +1,34 @@
+"""The embedded server: its keeper hears of it at once, and nothing is left of a failure."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from feature_store.embedded import EmbeddedValkey
+
+
+def test_the_process_is_told_before_the_server_answers() -> None:
+    told: list[int] = []
+
+    class GivenUpError(Exception):
+        pass
+
+    def give_up(pid: int) -> None:
+        told.append(pid)
+        assert psutil.Process(pid).is_running()
+        raise GivenUpError
+
+    with pytest.raises(GivenUpError):
+        EmbeddedValkey(started=give_up)
+    assert len(told) == 1
+    assert not psutil.pid_exists(told[0])
+
+
+def test_each_start_is_told(tmp_path: Path) -> None:
+    told: list[int] = []
+    with EmbeddedValkey(tmp_path, started=told.append) as server:
+        assert told == [server.pid]
+        server.close()
+        server.start()
+        assert told[1:] == [server.pid]
