@@ -228,9 +228,11 @@ def opened(kind: str, url: str, **options: Any) -> Iterator[Any]:
 
     try:
         store = loop.run_until_complete(connect())
-        yield Blocking(loop, store)
-        loop.run_until_complete(store.close())
-        loop.run_until_complete(asyncio.sleep(0))
+        try:
+            yield Blocking(loop, store)
+        finally:  # or a test that fails would have later ones fail by its open sockets
+            loop.run_until_complete(store.close())
+            loop.run_until_complete(asyncio.sleep(0))
     finally:
         loop.close()
 

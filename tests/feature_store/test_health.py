@@ -178,6 +178,8 @@ def test_a_master_that_lives_on_as_a_replica_is_left(driver: str, tmp_path: Path
         url = f"redis+sentinel://127.0.0.1:{watch}/main"
         store = stack.enter_context(opened(driver, url))
         store.write([1], CODES[:1])
+        # A new replica is sent nothing before its first acknowledgement, up to a second later.
+        until(lambda: new.dbsize() == old.dbsize())
         until(ordered, 30)
         until(lambda: old.info("replication")["role"] == "slave", 30)
         until(lambda: store.lookup([1]) and core_of(store).map.nodes[0].port == second, 30)
