@@ -20,7 +20,7 @@ import torch
 
 from export import parity
 from export.errors import GraphError, ParityError
-from export.precision import Reduced
+from export.reduced import Reduced
 from export.sources.source import GraphSource
 
 Array = npt.NDArray[Any]

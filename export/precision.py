@@ -5,22 +5,13 @@ and outputs keep their dtypes. Whether the result may be used is for `export.par
 """
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 from export.errors import MissingExtraError
+from export.reduced import Reduced
 from export.sources.source import GraphSource
 
 _ONNX_FILE_BYTES = 1_900_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Reduced:
-    """What was done to a graph. method: `fp16`, `dynamic` or `calibrated`; kept: nodes in fp32."""
-
-    method: str
-    kept: int = 0
-    nodes: int = 0
 
 
 def reduce(file: Path, precision: str, graph: GraphSource, bar: float) -> Reduced | None:
