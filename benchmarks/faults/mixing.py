@@ -16,8 +16,8 @@ from feature_store.embedded import EmbeddedValkey
 from feature_store.progress import bar
 
 from .. import servers
+from ..workers import hear, module, say
 from . import judging
-from .processes import hear, module, say
 
 ROWS = 10_000_000
 IDS = np.arange(1, 1001)
@@ -56,7 +56,7 @@ def _flipping(server: Callable[[], Any], lookups: int) -> dict[str, Any]:
         for name in names:
             plain.write(IDS, np.full((len(IDS), 6), int(name)), version=name)
         plain.activate(names[0], force=True)
-        with module("flipper", url, *names) as flipper, bar("flips") as progress:
+        with module("faults.flipper", url, *names) as flipper, bar("flips") as progress:
             hear(flipper)
             rows, mixed, seen, absent = 0, 0, set(), 0
             for done in range(lookups):

@@ -5,7 +5,6 @@ In: a store's URL. Out: handles that end with their context. What they say on st
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,37 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidRunError
+from ..workers import hear, module, say
 
 MOST_LAG_MS = 20.0  # later than that, waits are about the machine's own queue for its cores
-
-
-@contextmanager
-def module(name: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
-    """A module of this package in a process of its own."""
-    command = [sys.executable, "-m", f"benchmarks.faults.{name}", *map(str, arguments)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def say(process: "subprocess.Popen[str]", line: str) -> None:
-    """A line to its stdin."""
-    if process.stdin is not None:
-        process.stdin.write(line + "\n")
-        process.stdin.flush()
-
-
-def hear(process: "subprocess.Popen[str]") -> str:
-    """The next line of its stdout. Raises InvalidRunError when it has ended."""
-    line = process.stdout.readline() if process.stdout else ""
-    if not line:
-        raise InvalidRunError("a client process ended before its time; what it said is above")
-    return line.strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +47,7 @@ class Watchers:
     ) -> Iterator["Watchers"]:
         """One client per entry of `near_bytes`, all warm and waiting."""
         with ExitStack() as stack:
-            processes = [stack.enter_context(module("watcher", url, n)) for n in near_bytes]
+            processes = [stack.enter_context(module("faults.watcher", url, n)) for n in near_bytes]
             for process in processes:
                 say(process, json.dumps(asked))
             for process in processes:

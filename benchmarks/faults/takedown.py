@@ -14,8 +14,9 @@ from feature_store import FeatureStore
 from feature_store.embedded import EmbeddedValkey
 from feature_store.progress import bar
 
+from ..workers import hear, module, say
 from . import judging
-from .processes import Watchers, hear, module, say
+from .processes import Watchers
 
 CLIENTS = 8
 NEAR_BYTES = 8 << 20
@@ -36,7 +37,7 @@ def run(scale: float, seed: int) -> dict[str, Any]:
         blocked = ids[:count].tolist()
         with (
             Watchers.started(server.url, [NEAR_BYTES] * CLIENTS, {"blocked": blocked}) as watchers,
-            module("writer", server.url, WRITES, FIRST_OTHER, 20_000) as writer,
+            module("faults.writer", server.url, WRITES, FIRST_OTHER, 20_000) as writer,
         ):
             hear(writer)
             called, answered = _block(store, blocked)

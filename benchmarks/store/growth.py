@@ -9,9 +9,8 @@ and so does a second one that has just begun, as a control.
 """
 
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from feature_store.embedded import EmbeddedValkey
 from feature_store.progress import bar
 
 from .. import report, stats
-from ..errors import BenchmarkError
+from ..workers import hear, module, say
 from .worker import ADS, IDS
 
 LOOKUPS = 1_000_000
@@ -48,28 +47,10 @@ def run(scale: float, seed: int) -> dict[str, Any]:
     return {"ids_a_lookup": IDS, "stores": found}
 
 
-@contextmanager
-def _worker(url: str, near_bytes: int, seed: int) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "benchmarks.store.worker", url, str(near_bytes), str(seed)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def _block(process: "subprocess.Popen[str]", lookups: int) -> tuple[float, int]:
     """CPU seconds of some lookups, and memory after them."""
-    if process.stdin is None or process.stdout is None:
-        raise BenchmarkError("a worker was started without pipes")
-    process.stdin.write(f"{lookups}\n")
-    process.stdin.flush()
-    line = process.stdout.readline()
-    if not line:
-        raise BenchmarkError("a worker ended; what it said is above")
-    cpu_s, rss = line.split()
+    say(process, str(lookups))
+    cpu_s, rss = hear(process).split()
     return float(cpu_s), int(rss)
 
 
@@ -77,7 +58,8 @@ def _aged(url: str, near_bytes: int, lookups: int, seed: int) -> dict[str, Any]:
     part, rounds = lookups * 9 // 10 // PARTS, min(ROUNDS, max(lookups // 2000, 2))
     block = max(lookups // 10 // (2 * rounds), 50)
     with ExitStack() as stack:
-        old, young, other = (stack.enter_context(_worker(url, near_bytes, seed)) for _ in range(3))
+        workers = [module("store.worker", url, near_bytes, seed) for _ in range(3)]
+        old, young, other = map(stack.enter_context, workers)
         rss = []
         with bar(f"growth, {near_bytes >> 20} MiB near cache") as progress:
             for done in range(PARTS):
