@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store import FeatureStore
-from feature_store.embedded import EmbeddedValkey, free_port
+from feature_store.embedded import EmbeddedValkey
+from feature_store.ports import free_port
 
 from .errors import BenchmarkError
 

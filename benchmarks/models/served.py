@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from feature_store.embedded import free_port
+from feature_store.ports import free_port
 
 from ..serve_system import NotServingError
 

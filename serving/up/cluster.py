@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 
+from feature_store.ports import free_ports
 from serving.config import CHECKS, Topology, apply_environment, private_haproxy, ray_environment
 from serving.errors import MainJobError
 from serving.up import signals
-from serving.up.options import free_ports
 from serving.up.progress import step
 
 DEPLOY_S = 300.0

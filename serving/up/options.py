@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from feature_store.ports import reserve
 from serving.auth import read_keys
 from serving.config import Settings
 from serving.errors import ConfigurationError
@@ -80,6 +81,7 @@ def check(arguments: argparse.Namespace) -> Options:
         raise ConfigurationError(f"--port and --grpc-port are both {arguments.port}")
     for name, port in (("--port", arguments.port), ("--grpc-port", arguments.grpc_port)):
         check_port(name, arguments.host, port)
+        reserve(port)
     return Options(
         redis=redis,
         creatives=creatives,
@@ -115,15 +117,3 @@ def check_port(name: str, host: str, port: int) -> None:
     except OSError as error:
         why = error.strerror or str(error)
         raise ConfigurationError(f"{name} {port} on {host}: {why}; name another") from error
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports on which nothing listens at this moment."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

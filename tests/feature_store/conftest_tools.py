@@ -19,7 +19,8 @@ import pytest
 import redis
 
 from feature_store import AsyncFeatureStore, FeatureStore
-from feature_store.embedded import EmbeddedValkey, free_port, server_binary
+from feature_store.embedded import EmbeddedValkey, server_binary
+from feature_store.ports import free_port
 
 REDIS = shutil.which("redis-server") or "/usr/bin/redis-server"
 

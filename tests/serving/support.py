@@ -2,7 +2,6 @@
 
 import io
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -27,12 +26,6 @@ def picture(seed: int, size: int = 120) -> bytes:
     out = io.BytesIO()
     Image.fromarray(blocks).resize((size, size), Image.Resampling.NEAREST).save(out, "JPEG")
     return out.getvalue()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_creatives(folder: Path, good: int = GOOD) -> Path:

@@ -16,9 +16,10 @@ import psutil
 import pytest
 import redis
 
+from feature_store.ports import free_port
 from serving.errors import ConfigurationError
 from serving.up.watching import locked
-from tests.serving.support import free_port, start_up, write_creatives
+from tests.serving.support import start_up, write_creatives
 
 END_S = 120.0
 
