@@ -25,10 +25,18 @@ class Histogram(Protocol):
     def observe(self, value: float, tags: Tags | None = None) -> None: ...
 
 
+class Gauge(Protocol):
+    """A number as it is now."""
+
+    def set(self, value: float, tags: Tags | None = None) -> None: ...
+
+
 class Metrics(Protocol):
     """Where metrics come from; a name may be asked for again."""
 
     def counter(self, name: str, description: str, tag_keys: Sequence[str] = ()) -> Counter: ...
+
+    def gauge(self, name: str, description: str, tag_keys: Sequence[str] = ()) -> Gauge: ...
 
     def histogram(
         self,
@@ -49,6 +57,9 @@ class _MemoryMetric:
     def observe(self, value: float, tags: Tags | None = None) -> None:
         self.values[tuple(sorted((tags or {}).items()))].append(value)
 
+    def set(self, value: float, tags: Tags | None = None) -> None:
+        self.values[tuple(sorted((tags or {}).items()))] = [value]
+
 
 class MemoryMetrics:
     """Metrics in this process; `total` and `count` read them back."""
@@ -57,6 +68,10 @@ class MemoryMetrics:
         self._metrics: dict[str, _MemoryMetric] = defaultdict(_MemoryMetric)
 
     def counter(self, name: str, description: str, tag_keys: Sequence[str] = ()) -> Counter:
+        del description, tag_keys
+        return self._metrics[name]
+
+    def gauge(self, name: str, description: str, tag_keys: Sequence[str] = ()) -> Gauge:
         del description, tag_keys
         return self._metrics[name]
 
@@ -99,6 +114,16 @@ class _RayCounter:
         self._metric.inc(value, tags=dict(tags or {}))
 
 
+class _RayGauge:
+    def __init__(self, name: str, description: str, tag_keys: Sequence[str]) -> None:
+        from ray.serve import metrics
+
+        self._metric = metrics.Gauge(name, description=description, tag_keys=_keys(tag_keys))
+
+    def set(self, value: float, tags: Tags | None = None) -> None:
+        self._metric.set(value, tags=dict(tags or {}))
+
+
 class _RayHistogram:
     def __init__(
         self, name: str, description: str, boundaries: Sequence[float], tag_keys: Sequence[str]
@@ -121,12 +146,18 @@ class RayMetrics:
 
     def __init__(self) -> None:
         self._counters: dict[str, _RayCounter] = {}
+        self._gauges: dict[str, _RayGauge] = {}
         self._histograms: dict[str, _RayHistogram] = {}
 
     def counter(self, name: str, description: str, tag_keys: Sequence[str] = ()) -> Counter:
         if name not in self._counters:
             self._counters[name] = _RayCounter(name, description, tag_keys)
         return self._counters[name]
+
+    def gauge(self, name: str, description: str, tag_keys: Sequence[str] = ()) -> Gauge:
+        if name not in self._gauges:
+            self._gauges[name] = _RayGauge(name, description, tag_keys)
+        return self._gauges[name]
 
     def histogram(
         self,

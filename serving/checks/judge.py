@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from serving.checks.flights import Flights
 from serving.checks.policy import Policy
 from serving.checks.subjects import Subject
-from serving.checks.understander import Understander
+from serving.checks.understander import SOON, Understander
 from serving.checks.verdicts import Caption, Relevance, Risk, Scope, VerdictStore
 from serving.deadline import Deadline
 from serving.errors import (
@@ -112,7 +112,7 @@ class Judge:
         self._captions = Desk(VerdictStore(client, Caption))
 
     async def relevance(
-        self, query: str, subjects: Sequence[Subject], deadline: Deadline
+        self, query: str, subjects: Sequence[Subject], deadline: Deadline, priority: int = SOON
     ) -> list[Judged[Relevance] | ServingError]:
         """Does each ad answer the query?"""
 
@@ -120,7 +120,7 @@ class Judge:
             return scope.key("relevance", subjects[row].content, query)
 
         def make(row: int) -> Awaitable[Relevance]:
-            return self._understander.relevance(query, subjects[row])
+            return self._understander.relevance(query, subjects[row], priority)
 
         return await self._judged(self._relevance, len(subjects), (key, make), deadline)
 

@@ -84,6 +84,5 @@ async def open_bench(replica: Replica, options: LlmOptions, llm: Any) -> Bench:
 
     judge = Judge(policy, understander, scope, client)
     owed = Owed(client, store.keys)
-    completed = replica.metrics.counter("tessera_completed_verdicts", "settled", ("outcome",))
-    completer = Completer(judge, subjects, owed, Records(store), completed)
+    completer = Completer(judge, subjects, owed, Records(store), replica.metrics)
     return Bench(judge, subjects, sight, owed, engine, completer, store, client, images)

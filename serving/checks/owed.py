@@ -1,85 +1,163 @@
-"""Verdicts that are owed: ads that were taken in and not judged yet, as a sorted set in Redis.
+"""Verdicts that are owed: a Redis stream that a consumer group works off, at least once.
 
-In: ad ids from ingest. Out: ids to judge, leased to one worker for a while. An id leaves the set
-only if nobody owed it anew since it was taken, so an ad whose content changes while it is judged
-is judged again: at least once, and what is done twice comes to the same.
+In: ad ids from ingest, and what a check could not answer. Out: debts to one worker each; a worker
+that dies leaves its debts to the others after LEASE_S. An ad is in the stream once: owed anew, its
+earlier entry goes, so that an ad whose content changes while it is judged is judged again, and what
+is done twice comes to the same. Nothing is ever trimmed away: when the stream is full, whoever
+would add hears it. What fails again and again becomes a dead letter, which somebody can look at.
 """
 
-import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from feature_store.keys import Keys, tags
+from serving.checks import owed_scripts as scripts
+from serving.errors import OverloadedError
 
-# A record is written right after its ad is owed; a worker that looks before would find none.
-DELAY_S = 0.3
 LEASE_S = 60.0
-_MEMBER_BYTES = 8
-
-_TAKE = """
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
-for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], ARGV[2], id) end
-return ids
-"""
-_DONE = """
-if redis.call('ZSCORE', KEYS[1], ARGV[1]) == ARGV[2] then
-  return redis.call('ZREM', KEYS[1], ARGV[1])
-end
-return 0
-"""
+MOST = 1_000_000  # ads, dead ones included; about 250 bytes each in Redis
+IDLE_S = 600.0  # after which a consumer that holds nothing is forgotten
+RETRY_AFTER_S = 30.0
+_ID_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """Ids to judge, and the mark by which they are known to be those that were taken."""
+class Debt:
+    """One verdict to make: of risk, or with a `query` (normalised) of relevance.
 
-    ad_ids: tuple[int, ...]
-    mark: str
+    entry: of the stream; another one once the ad is owed anew. since_ms: Unix time. tries: how
+    often it failed. deliveries: how often it was handed to a worker as it is.
+    """
+
+    ad_id: int
+    query: str
+    entry: bytes
+    since_ms: int
+    tries: int = 0
+    deliveries: int = 1
+
+    @property
+    def member(self) -> bytes:
+        return _member(self.ad_id, self.query)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A verdict that nobody will make unless it is asked for again."""
+
+    ad_id: int
+    query: str
+    since_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """owed: verdicts, those that are being made (`taken`) among them. oldest_s: of the first."""
+
+    owed: int
+    taken: int
+    dead: int
+    oldest_s: float
 
 
 class Owed:
-    """The set; scores are the milliseconds (Unix time) from which on an id may be taken."""
+    """The stream as one worker sees it; `client`: redis.asyncio. Methods raise RedisError."""
 
-    def __init__(self, client: Any, keys: Keys) -> None:
+    def __init__(self, client: Any, keys: Keys, most: int = MOST, lease_s: float = LEASE_S) -> None:
         self._client = client
-        self._key = f"{keys.namespace}:owed{{{tags()[0]}}}".encode()
+        self._most = most
+        self._lease_ms = int(lease_s * 1000)
+        self._consumer = uuid.uuid4().hex
+        tail = f"{{{tags()[0]}}}"
+        self._dead = f"{keys.namespace}:owed-dead{tail}".encode()
+        self._keys = (
+            f"{keys.namespace}:owed-stream{tail}".encode(),
+            f"{keys.namespace}:owed-index{tail}".encode(),
+            self._dead,
+        )
 
-    async def add(self, ad_ids: Sequence[int], delay_s: float = DELAY_S) -> None:
-        """Owe verdicts. Raises redis.RedisError."""
-        due = _now_ms() + int(delay_s * 1000)
-        await self._client.zadd(self._key, {_member(ad_id): due for ad_id in ad_ids})
+    async def add(self, ad_ids: Sequence[int]) -> None:
+        """Owe verdicts of risk. Raises OverloadedError when the stream is full."""
+        await self._add([_member(ad_id) for ad_id in ad_ids])
 
-    async def take(self, count: int) -> Lease:
-        """At most `count` ids that are due, leased to the caller. Raises redis.RedisError."""
-        now = _now_ms()
-        mark = now + int(LEASE_S * 1000)
-        found = await self._client.eval(_TAKE, 1, self._key, now, mark, count)
-        ids = tuple(int.from_bytes(member, "little") for member in found)
-        return Lease(ids, str(mark))
+    async def add_query(self, ad_ids: Sequence[int], query: str) -> None:
+        """Owe verdicts of relevance to a normalised query. Raises OverloadedError."""
+        await self._add([_member(ad_id, query) for ad_id in ad_ids])
 
-    async def holds(self, ad_id: int, lease: Lease) -> bool:
-        """Whether it is still owed as it was leased. Raises redis.RedisError."""
-        score = await self._client.zscore(self._key, _member(ad_id))
-        return score is not None and int(score) == int(lease.mark)
+    async def take(self, count: int) -> list[Debt]:
+        """At most `count` debts, first those whose worker is gone."""
+        found = await self._run(scripts.TAKE, self._consumer, self._lease_ms, count)
+        return [
+            Debt(*_parts(member), entry, int(since), int(tries), int(deliveries))
+            for entry, member, since, tries, deliveries in found
+        ]
 
-    async def done(self, ad_id: int, lease: Lease) -> bool:
-        """Settle one id; False when it was owed anew meanwhile. Raises redis.RedisError."""
-        gone = await self._client.eval(_DONE, 1, self._key, _member(ad_id), lease.mark)
-        return bool(gone)
+    async def holds(self, debt: Debt) -> bool:
+        """Whether it is still owed as it was taken."""
+        entry: bytes | None = await self._client.hget(self._keys[1], debt.member)
+        return entry == debt.entry
+
+    async def settle(self, debt: Debt) -> bool:
+        """It is paid; False when it was owed anew meanwhile."""
+        return bool(await self._run(scripts.SETTLE, debt.member, debt.entry))
+
+    async def retry(self, debt: Debt, tries: int) -> None:
+        """Put it behind the others, with `tries` failures so far."""
+        await self._run(scripts.RETRY, debt.member, debt.entry, debt.since_ms, tries)
+
+    async def bury(self, debt: Debt, reason: str) -> None:
+        """Make it a dead letter, until the ad changes or `revive`."""
+        await self._run(scripts.BURY, debt.member, debt.entry, debt.since_ms, reason)
 
     async def remove(self, ad_id: int) -> None:
-        """Forget an ad that has ended. Raises redis.RedisError."""
-        await self._client.zrem(self._key, _member(ad_id))
+        """Forget an ad that has ended."""
+        await self._run(scripts.FORGET, _member(ad_id))
 
     async def count(self) -> int:
-        """How many verdicts are owed. Raises redis.RedisError."""
-        return int(await self._client.zcard(self._key))
+        """How many verdicts are owed, dead letters not among them."""
+        return int(await self._client.xlen(self._keys[0]))
+
+    async def lag(self) -> Lag:
+        """How far behind the workers are."""
+        owed, taken, dead, age_ms = map(int, await self._run(scripts.STATE))
+        return Lag(owed, taken, dead, age_ms / 1000)
+
+    async def dead(self, count: int) -> list[DeadLetter]:
+        """The oldest dead letters."""
+        found = await self._client.xrange(self._dead, count=count)
+        return [
+            DeadLetter(
+                *_parts(fields[b"member"]), int(fields[b"since"]), fields[b"reason"].decode()
+            )
+            for _, fields in found
+        ]
+
+    async def revive(self, count: int) -> int:
+        """Owe the oldest dead letters again; how many they were."""
+        return int(await self._run(scripts.REVIVE, count))
+
+    async def prune(self) -> int:
+        """Forget workers that are gone and hold nothing; how many they were."""
+        return int(await self._run(scripts.PRUNE, int(IDLE_S * 1000)))
+
+    async def _add(self, members: Sequence[bytes]) -> None:
+        if members and not await self._run(scripts.ADD, self._most, *members):
+            raise OverloadedError(
+                f"{self._most:,} verdicts are owed, which is all that may be; is the language "
+                "model away? (GET /v1/checks/owed)",
+                retry_after_s=RETRY_AFTER_S,
+            )
+
+    async def _run(self, script: str, *arguments: Any) -> Any:
+        return await self._client.eval(script, len(self._keys), *self._keys, *arguments)
 
 
-def _member(ad_id: int) -> bytes:
-    return ad_id.to_bytes(_MEMBER_BYTES, "little")
+def _member(ad_id: int, query: str = "") -> bytes:
+    return ad_id.to_bytes(_ID_BYTES, "little") + query.encode()
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _parts(member: bytes) -> tuple[int, str]:
+    return int.from_bytes(member[:_ID_BYTES], "little"), member[_ID_BYTES:].decode()

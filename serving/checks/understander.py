@@ -54,11 +54,11 @@ class Understander:
         self._readers = readers
         self._engine = engine
 
-    async def relevance(self, query: str, subject: Subject) -> Relevance:
+    async def relevance(self, query: str, subject: Subject, priority: int = SOON) -> Relevance:
         """Does this ad answer the query? Raises ServingError."""
         checks = self._policy.checks
-        asks, cut = await self._asks(subject, [checks.prompts.relevance], query, SOON)
-        read = (await self._readers[SOON].read(asks))[0]
+        asks, cut = await self._asks(subject, [checks.prompts.relevance], query, priority)
+        read = (await self._readers[priority].read(asks))[0]
         score = probability(read, checks.calibration.relevance)
         label = checks.labels.yes if score >= 0.5 else checks.labels.no
         return Relevance(score, label.strip(), label_mass(read), cut)

@@ -130,7 +130,7 @@ class Parts:
         (sequence,) = await self.contents.sequences([ad_id])
         ad = Ad(ad_id, title, text, picture)
         await self.contents.write([Content(ad, vector, codes, "e1-s1", picture, sequence)])
-        await self.bench.owed.add([ad_id], 0)
+        await self.bench.owed.add([ad_id])
         await self.bench.store.write([ad_id], codes[None], [Flag.PENDING], version="e1-s1")
 
     @property

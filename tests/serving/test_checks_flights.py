@@ -5,11 +5,8 @@ import contextvars
 
 import numpy as np
 import pytest
-import redis.asyncio
 
-from feature_store.keys import Keys
 from serving.checks.flights import Flights
-from serving.checks.owed import Owed
 from serving.encode.cache import CachedInfer
 from serving.errors import OverloadedError, UnavailableError
 from serving.tensors import Tensors
@@ -54,16 +51,6 @@ async def test_a_cancelled_model_call_leaves_no_content_stuck() -> None:
     with pytest.raises(UnavailableError):
         await asyncio.wait_for(cached("model", tensors), 10)
     assert (await asyncio.wait_for(cached("model", tensors), 10))["out"].tolist() == [[1, 1]]
-
-
-async def test_a_lease_is_lost_when_the_ad_is_owed_anew_or_ends(valkey_url: str) -> None:
-    async with redis.asyncio.Redis.from_url(valkey_url) as client:
-        owed = Owed(client, Keys("ads"))
-        await owed.add([1, 2, 3], 0.0)
-        lease = await owed.take(10)
-        await owed.add([1], 0.0)
-        await owed.remove(2)
-        assert [await owed.holds(ad_id, lease) for ad_id in (1, 2, 3)] == [False, False, True]
 
 
 async def test_flights_are_bounded() -> None:

@@ -2,29 +2,11 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from feature_store import Status
-from tests.serving.checks_support import Parts, open_parts, until, words_repository
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return words_repository(tmp_path_factory.mktemp("checks"))
-
-
-@pytest.fixture
-async def parts(
-    models: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Parts]:
-    monkeypatch.setenv("TESSERA_REDIS_URL", valkey_url)
-    monkeypatch.setenv("TESSERA_MODELS", str(models))
-    async with open_parts(models) as opened:
-        yield opened
+from tests.serving.checks_support import Parts, until
 
 
 async def test_a_verdict_is_made_once_and_stored(parts: Parts) -> None:
@@ -156,63 +138,3 @@ async def test_a_verdict_that_is_late_is_stored_for_the_next(parts: Parts) -> No
         while source != "cache":
             source = (await parts.results("risk", ads=[{"title": "dress"}]))[0]["source"]
     assert len(parts.engine.asked) == 10
-
-
-async def test_what_is_owed_is_completed(parts: Parts) -> None:
-    store = parts.bench.store
-    await parts.put(1, "casino")
-    await parts.put(2, "dress")
-    await store.activate("e1-s1")
-    assert await parts.bench.owed.count() == 2
-    assert await parts.bench.completer.turn() == 2
-    assert await parts.bench.owed.count() == 0
-    found = await store.lookup([1, 2])
-    assert found.status.tolist() == [Status.BLOCKED, Status.HIT]
-    assert found.flags.tolist() == [0, 0]
-    # The ad changes: its own block goes, a human's stays.
-    await parts.put(1, "dress")
-    await store.block([2], "complaint", source="human")
-    await parts.put(2, "hat")
-    assert await parts.bench.completer.turn() == 2
-    found = await store.lookup([1, 2])
-    assert found.status.tolist() == [Status.HIT, Status.BLOCKED]
-
-
-async def test_an_ad_that_changes_while_it_is_judged_is_judged_again(parts: Parts) -> None:
-    await parts.put(1, "dress")
-    parts.engine.gate.clear()
-    turn = asyncio.create_task(parts.bench.completer.turn())
-    await until(lambda: bool(parts.engine.asked))
-    await parts.put(1, "casino")
-    parts.engine.gate.set()
-    assert await turn == 1
-    assert await parts.bench.owed.count() == 1
-    assert await parts.bench.completer.turn() == 1
-    await parts.bench.store.activate("e1-s1")
-    assert (await parts.bench.store.lookup([1])).status.tolist() == [Status.BLOCKED]
-
-
-async def test_what_is_owed_survives_an_engine_that_is_away(parts: Parts) -> None:
-    from ray.exceptions import RayActorError
-
-    await parts.put(1, "casino")
-    parts.engine.away = RayActorError()
-    await parts.bench.completer.turn()
-    assert await parts.bench.owed.count() == 1
-    parts.engine.away = None
-    worker = asyncio.create_task(parts.bench.completer.run(parts.bench.engine))
-    async with asyncio.timeout(30):
-        while await parts.bench.owed.count():
-            await asyncio.sleep(0.02)
-    worker.cancel()
-    await parts.bench.store.activate("e1-s1")
-    assert (await parts.bench.store.lookup([1])).status.tolist() == [Status.BLOCKED]
-
-
-async def test_an_ad_that_has_ended_is_owed_nothing(parts: Parts) -> None:
-    await parts.put(1, "dress")
-    (sequence,) = await parts.contents.sequences([1])
-    await parts.contents.end(1, sequence)
-    assert await parts.bench.completer.turn() == 1
-    assert await parts.bench.owed.count() == 0
-    assert not parts.engine.asked

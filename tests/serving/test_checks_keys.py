@@ -1,33 +1,17 @@
 """What the judge stores and refuses: the right key, the right picture, and no more than it can."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from feature_store import Flag, Status
+from serving.checks.completing import Turn
 from serving.checks.flights import Reader
 from serving.checks.subjects import Subject
 from serving.checks.verdicts import Risk
 from serving.errors import UnavailableError
-from tests.serving.checks_support import Parts, open_parts, until, words_repository
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return words_repository(tmp_path_factory.mktemp("checks"))
-
-
-@pytest.fixture
-async def parts(
-    models: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Parts]:
-    monkeypatch.setenv("TESSERA_REDIS_URL", valkey_url)
-    monkeypatch.setenv("TESSERA_MODELS", str(models))
-    async with open_parts(models) as opened:
-        yield opened
+from tests.serving.checks_support import Parts, until
 
 
 async def test_a_verdict_whose_scope_changes_is_made_anew_and_stored_where_it_belongs(
@@ -68,7 +52,7 @@ async def test_flags_of_a_human_outlive_verdicts(parts: Parts) -> None:
     await parts.put(1, "casino")
     await store.activate("e1-s1")
     await store.update_flags([1], int(Flag.HUMAN), int(Flag.PENDING))
-    assert await parts.bench.completer.turn() == 1
+    assert await parts.bench.completer.turn() == Turn(1, 1)
     found = await store.lookup([1])
     assert (found.status[0], found.flags[0]) == (Status.HIT, Flag.HUMAN)
     assert await parts.bench.owed.count() == 0
