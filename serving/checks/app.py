@@ -58,7 +58,9 @@ class ChecksDeployment:
         self._replica = Replica.open(parsed)
         options = LlmOptions.model_validate(parsed.options)
         self._bench = await open_bench(self._replica, options, llm)
-        self._worker = asyncio.create_task(self._bench.completer.run(self._bench.engine))
+        bench = self._bench
+        self._worker = asyncio.create_task(bench.completer.run(bench.engine))
+        self._watch = asyncio.create_task(bench.book.watch())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create(self._replica, self._bench)
@@ -130,7 +132,6 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
     """The HTTP app of checks."""
     checks = Checks(replica, bench)
     app = http.create_app(replica, body_limit_bytes=BODY_LIMIT_BYTES, ready=checks.ready)
-    judge, policy = bench.judge, bench.judge.policy
     read = [http.requires("read")]
 
     @app.post(
@@ -144,7 +145,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
     async def relevance(request: Request) -> Response:
         """Whether each ad answers the query: a calibrated probability and its source."""
         body = await http.json_body(request, RelevanceRequest)
-        policy.check_name(body.policy)
+        judge = bench.judges.of(body.policy)
         query, rows = forms.query(body.query), forms.rows(body.ad_ids, body.ads)
         deadline = _deadline(body.deadline_ms, request)
         return await checks.answer(
@@ -163,13 +164,13 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
     async def risk(request: Request) -> Response:
         """What is wrong with each ad: a verdict, and a calibrated probability by category."""
         body = await http.json_body(request, RiskRequest)
-        policy.check_name(body.policy)
+        judge = bench.judges.of(body.policy)
         rows, deadline = forms.rows(body.ad_ids, body.ads), _deadline(body.deadline_ms, request)
         return await checks.answer(
             "risk",
             rows,
             lambda subjects: judge.risk(subjects, deadline, SOON),
-            lambda ad_id, one: forms.risk_result(ad_id, one, policy.version),
+            lambda ad_id, one: forms.risk_result(ad_id, one, judge.policy.version),
         )
 
     @app.post(
@@ -191,7 +192,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
             if isinstance(found, ServingError):
                 raise found
             subject = found
-        judged = await judge.caption(subject, deadline)
+        judged = await bench.judge.caption(subject, deadline)
         return _json({"caption": judged.value.caption, "source": judged.source})
 
     @app.get("/engine", dependencies=[http.requires("admin")])

@@ -17,7 +17,8 @@ from redis.exceptions import RedisError
 from feature_store import AsyncFeatureStore, Flag, Status
 from feature_store.errors import FeatureStoreError
 from feature_store.record import CATEGORIES
-from serving.checks.judge import Judge, Judged
+from serving.checks.judge import Judged
+from serving.checks.judges import Judges
 from serving.checks.owed import Debt, Owed
 from serving.checks.policy import Policy
 from serving.checks.subjects import Subject, Subjects
@@ -104,7 +105,7 @@ class Completer:
     """One worker; run it for as long as the application lives."""
 
     def __init__(
-        self, judge: Judge, subjects: Subjects, owed: Owed, records: Records, metrics: Metrics
+        self, judge: Judges, subjects: Subjects, owed: Owed, records: Records, metrics: Metrics
     ) -> None:
         self._judge = judge
         self._subjects = subjects

@@ -14,7 +14,9 @@ from feature_store.errors import FeatureStoreError
 from serving.checks.completing import Completer, Records
 from serving.checks.flights import Reader
 from serving.checks.judge import Judge
+from serving.checks.judges import Judges
 from serving.checks.owed import Owed
+from serving.checks.policies import SHIPPED, PolicyBook
 from serving.checks.policy import Policy, label_ids, model_version
 from serving.checks.sight import Sight
 from serving.checks.subjects import Subjects
@@ -35,7 +37,8 @@ CALL_S = 30.0
 class Bench:
     """What one replica works with."""
 
-    judge: Judge
+    judges: Judges
+    book: PolicyBook
     subjects: Subjects
     sight: Sight
     owed: Owed
@@ -44,6 +47,11 @@ class Bench:
     store: AsyncFeatureStore
     client: Any
     images: ImagePool
+
+    @property
+    def judge(self) -> Judge:
+        """The judge of the default policy."""
+        return self.judges.of(None)
 
     async def close(self) -> None:
         """Close connections and threads; for whoever opens one outside of a replica."""
@@ -59,7 +67,7 @@ async def open_bench(replica: Replica, options: LlmOptions, llm: Any) -> Bench:
     settings = replica.settings
     repository = Repository(settings.models)
     bundle = await asyncio.to_thread(open_bundle, repository, options)
-    policy = Policy.of(bundle)
+    own = Policy.of(bundle).checks
     try:
         store = await AsyncFeatureStore.connect(settings.redis_url, namespace=settings.namespace)
         client: Any = connect(settings.redis_url)
@@ -67,22 +75,27 @@ async def open_bench(replica: Replica, options: LlmOptions, llm: Any) -> Bench:
         kind = ConfigurationError if isinstance(error, ValueError) else UnavailableError
         raise kind(str(error)) from error
     engine = LlmHandle(llm)
-    sight = Sight(bundle, policy.checks.encoder, repository)
+    sight = Sight(bundle, own.encoder, repository)
     subjects = Subjects(client, store.keys)
     images = ImagePool(IMAGE_THREADS, max_pixels=settings.image_pixels)
     eyes = Eyes(subjects, sight, images)
     labels = label_ids(bundle)
     readers = {priority: Reader(engine, labels, CALL_S) for priority in (SOON, LATER)}
-    renderer = Renderer(bundle.file("tokenizer.json"), policy.checks)
-    understander = Understander(policy, renderer, eyes, readers, engine)
+    renderer = Renderer(bundle.file("tokenizer.json"), own)
+    folder = settings.policies or SHIPPED
+    book = await asyncio.to_thread(PolicyBook, folder, bundle, renderer)
     model = model_version(bundle)
 
-    def scope() -> Scope:
-        # A verdict of words alone is another one than that of words and image.
-        seen = model if sight.blind is None else f"{model}-words"
-        return Scope(settings.namespace, policy.version, seen)
+    def make(policy: Policy) -> Judge:
+        def scope() -> Scope:
+            # A verdict of words alone is another one than that of words and image.
+            seen = model if sight.blind is None else f"{model}-words"
+            return Scope(settings.namespace, policy.version, seen)
 
-    judge = Judge(policy, understander, scope, client)
+        understander = Understander(policy, renderer, eyes, readers, engine)
+        return Judge(policy, understander, scope, client)
+
+    judges = Judges(book, make)
     owed = Owed(client, store.keys)
-    completer = Completer(judge, subjects, owed, Records(store), replica.metrics)
-    return Bench(judge, subjects, sight, owed, engine, completer, store, client, images)
+    completer = Completer(judges, subjects, owed, Records(store), replica.metrics)
+    return Bench(judges, book, subjects, sight, owed, engine, completer, store, client, images)

@@ -1,20 +1,20 @@
 """What is asked of the model and what its answer means: prompts, calibration, thresholds.
 
-In: a bundle of kind `llm`. Out: a `Policy` with a version of its own, since a stored verdict holds
-for one policy version and one model version only.
+In: a bundle of kind `llm`, and what a policy's file says beside it. Out: a `Policy` with a version
+of its own, since a stored verdict holds for one policy version and one model version only.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from export import Bundle
-from export.checks import CHECKS_FILE, Affine, Checks, parse
+from export.checks import CHECKS_FILE, Affine, Calibration, Checks, Threshold, parse
 from export.errors import ExportError
 from feature_store.record import CATEGORIES, Flag
-from serving.errors import ConfigurationError, NotFoundError
+from serving.checks.policy_file import CategoryPart, PolicyFile
+from serving.errors import ConfigurationError
 from serving.llm.asks import Read
 
 DEFAULT = "default"
@@ -26,15 +26,21 @@ Verdict = Literal["allow", "review", "block"]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One policy. version: `<id>@<digest>`, another one when anything in it changes."""
+    """One policy. version: `<id>@<version>-<digest>`, another one when anything in it changes.
 
-    name: str
+    checks: the bundle's, with what the file says in place of it. file: what it says besides.
+    """
+
     version: str
     checks: Checks
+    file: PolicyFile
 
     @classmethod
-    def of(cls, bundle: Bundle) -> "Policy":
-        """The policy that a bundle brings. Raises ConfigurationError."""
+    def of(cls, bundle: Bundle, file: PolicyFile | None = None) -> "Policy":
+        """The policy of a file over a bundle; None: as the bundle says. Raises ConfigurationError.
+
+        Texts and examples are not in its prompts yet: see `teaching`.
+        """
         try:
             data = bundle.file(CHECKS_FILE).read_bytes()
             checks = parse(data)
@@ -46,19 +52,18 @@ class Policy:
                 f"the checks' bundle names categories {unknown}; records have bits for "
                 f"{sorted(CATEGORIES)}"
             )
-        return cls(DEFAULT, f"{DEFAULT}@{hashlib.sha256(data).hexdigest()[:12]}", checks)
+        if file is None:
+            file = PolicyFile(id=DEFAULT, version=1)
+        return cls(file.name_with(data), _said(checks, file), file)
+
+    @property
+    def name(self) -> str:
+        return self.file.id
 
     @property
     def categories(self) -> tuple[str, ...]:
         """The risk categories that are asked about."""
         return tuple(self.checks.prompts.risk)
-
-    def check_name(self, name: str | None) -> None:
-        """Raises NotFoundError unless `name` is None or this policy, with or without version."""
-        if name not in (None, self.name, self.version):
-            raise NotFoundError(
-                f"no policy {name!r}; expected {self.name!r} or {self.version!r}, or leave it out"
-            )
 
     def verdict(self, categories: Mapping[str, float], label_mass: float) -> Verdict:
         """From calibrated probabilities; a read that was hardly an answer is reviewed."""
@@ -81,6 +86,34 @@ class Policy:
             if probability >= self.checks.thresholds[name].block:
                 found |= CATEGORIES[name]
         return found
+
+
+def _said(checks: Checks, file: PolicyFile) -> Checks:
+    """A bundle's checks with a policy's calibration, thresholds and choice of categories."""
+    prompts = checks.prompts
+    parts = dict.fromkeys(prompts.risk, CategoryPart()) if file.risk is None else file.risk
+    unknown = sorted(set(parts) - set(prompts.risk))
+    if unknown:
+        raise ConfigurationError(
+            f"policy {file.id}: risk: the language model is not asked about {unknown}; "
+            f"expected some of {sorted(prompts.risk)}"
+        )
+    calibration, thresholds = dict(checks.calibration.risk), dict(checks.thresholds)
+    for name, part in parts.items():
+        if part.calibration is not None:
+            calibration[name] = Affine(part.calibration.scale, part.calibration.bias)
+        if part.thresholds is not None:
+            thresholds[name] = Threshold(part.thresholds.review, part.thresholds.block)
+    relevance = checks.calibration.relevance
+    if (own := file.relevance.calibration) is not None:
+        relevance = Affine(own.scale, own.bias)
+    return replace(
+        checks,
+        prompts=replace(prompts, risk={name: prompts.risk[name] for name in parts}),
+        calibration=Calibration(relevance, {name: calibration[name] for name in parts}),
+        thresholds={name: thresholds[name] for name in parts},
+        enforce=checks.enforce if file.enforce is None else file.enforce,
+    )
 
 
 def probability(read: Read, affine: Affine) -> float:

@@ -5,9 +5,11 @@ ads are read in one round trip, their pictures only when somebody has to look at
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
 from feature_store.keys import Keys
@@ -19,13 +21,18 @@ from serving.ingest.content_scripts import PICTURE
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One creative. content: SHA-256 of image, title and text. ad_id: of a stored one."""
+    """One creative. content: SHA-256 of image, title and text. ad_id: of a stored one.
+
+    vector: (D,) float32, unit; as ingest stored it. encoder: what made it, `e<encoder>`.
+    """
 
     content: bytes
     title: str
     text: str
     ad_id: int | None = None
     picture: bytes | None = None  # of one that was sent along
+    vector: NDArray[np.float32] | None = field(default=None, compare=False)
+    encoder: str = ""
 
 
 def inline(ad: Ad) -> Subject:
@@ -42,7 +49,7 @@ class Subjects:
 
     async def read(self, ad_ids: Sequence[int]) -> list[Subject | ServingError]:
         """Stored ads in order; NotFoundError for one without content. Raises UnavailableError."""
-        fields = ["sha256", "title", "text"]
+        fields = ["sha256", "title", "text", "embedding", "version"]
         try:
             async with self._client.pipeline(transaction=False) as pipe:
                 for ad_id in ad_ids:
@@ -50,12 +57,7 @@ class Subjects:
                 rows = await pipe.execute()
         except RedisError as error:
             raise UnavailableError(f"the feature store failed: {error}") from error
-        return [
-            Subject(sha256, (title or b"").decode(), (text or b"").decode(), ad_id)
-            if sha256
-            else NotFoundError(f"ad {ad_id} has no content here; PUT it, or send it in `ads`")
-            for ad_id, (sha256, title, text) in zip(ad_ids, rows, strict=True)
-        ]
+        return [_stored(ad_id, *row) for ad_id, row in zip(ad_ids, rows, strict=True)]
 
     async def picture(self, subject: Subject) -> bytes | None:
         """The encoded image of a subject, None when it has none.
@@ -75,3 +77,19 @@ class Subjects:
         if content != subject.content:
             raise UnavailableError(f"ad {subject.ad_id} has changed meanwhile; ask again")
         return picture
+
+
+def _stored(
+    ad_id: int,
+    sha256: bytes | None,
+    title: bytes | None,
+    text: bytes | None,
+    embedding: bytes | None,
+    version: bytes | None,
+) -> Subject | ServingError:
+    if not sha256:
+        return NotFoundError(f"ad {ad_id} has no content here; PUT it, or send it in `ads`")
+    vector = np.frombuffer(embedding, "<f2").astype(np.float32) if embedding else None
+    encoder = (version or b"").decode().partition("-s")[0]
+    words = ((title or b"").decode(), (text or b"").decode())
+    return Subject(sha256, *words, ad_id, None, vector, encoder)

@@ -7,7 +7,8 @@ of the checks' own (docs/content_keys.md); any client of the store reads them.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Generic, TypeVar
+from itertools import islice
+from typing import Any, Generic, Literal, TypeVar
 
 import orjson
 from redis.exceptions import RedisError
@@ -19,6 +20,10 @@ KEPT_S = 90 * 24 * 3600  # a verdict nobody asked to be made again in a season i
 KEY_BYTES = 20
 
 
+# Who made a verdict: the model, the router before it, a near copy's verdict, or a person.
+Maker = Literal["llm", "router", "duplicate", "human"]
+
+
 @dataclass(frozen=True, slots=True)
 class Relevance:
     """Whether an ad answers a query. score: calibrated probability. cut: fields cut short."""
@@ -27,6 +32,7 @@ class Relevance:
     label: str
     label_mass: float
     cut: tuple[str, ...] = ()
+    by: Maker = "llm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Risk:
     categories: Mapping[str, float]
     label_mass: float
     cut: tuple[str, ...] = ()
+    by: Maker = "llm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class Caption:
     """What an ad's image shows, in words."""
 
     caption: str
+    by: Maker = "llm"
 
 
 _Kind = TypeVar("_Kind", bound=Relevance | Risk | Caption)
@@ -66,6 +74,11 @@ class Scope:
         return prefix.encode() + digest.digest()
 
 
+def encode(value: Relevance | Risk | Caption) -> bytes:
+    """A verdict as it is stored."""
+    return orjson.dumps(asdict(value))
+
+
 class VerdictStore(Generic[_Kind]):
     """Verdicts of one kind; `client` is a redis.asyncio client (plain or cluster)."""
 
@@ -73,20 +86,31 @@ class VerdictStore(Generic[_Kind]):
         self._client = client
         self._kind = kind
 
-    async def get(self, keys: Sequence[bytes]) -> list[_Kind | None]:
-        """What is stored under each key; None also while the store is away."""
+    async def get(
+        self, keys: Sequence[bytes], above: Sequence[Sequence[bytes]] = ()
+    ) -> list[_Kind | None]:
+        """What is stored under each key; None also while the store is away.
+
+        above: for each key the names of what goes before it, the strongest first.
+        """
+        names = [*(name for row in above for name in row), *keys]
         try:
             async with self._client.pipeline(transaction=False) as pipe:
-                for key in keys:
-                    pipe.get(key)
-                values = await pipe.execute()
+                for name in names:
+                    pipe.get(name)
+                values = [None if v is None else self._parse(v) for v in await pipe.execute()]
         except RedisError:
             return [None] * len(keys)
-        return [None if value is None else self._parse(value) for value in values]
+        found = values[len(names) - len(keys) :]
+        first = iter(values)
+        for row, strong in enumerate(above):
+            said = [value for value in islice(first, len(strong)) if value is not None]
+            found[row] = said[0] if said else found[row]
+        return found
 
     async def put(self, key: bytes, value: _Kind) -> _Kind:
         """Store a verdict unless there is one; the one that now holds. Raises RedisError."""
-        data = orjson.dumps(asdict(value))
+        data = encode(value)
         earlier = await self._client.set(key, data, ex=KEPT_S, nx=True, get=True)
         kept = None if earlier is None else self._parse(earlier)
         return value if kept is None else kept
