@@ -12,8 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 _GIVEN_AWAY = Path("/proc/sys/net/ipv4/ip_local_port_range")
-# Above the ports of Ray's workers (10002-19999), below those of Serve's replicas (30000-31000).
+# Above the ports of Ray's workers (10002-19999), below those of ranges.
 _FIRST, _END = 20_000, 30_000
+_RANGES_END = 32_768
 _ENOUGH = 1_000
 _given: deque[int] = deque(maxlen=_ENOUGH)
 
@@ -33,6 +34,18 @@ def free_ports(count: int) -> list[int]:
         return [_bound(probe, _candidates()) for probe in probes]
 
 
+def free_range(count: int) -> range | None:
+    """`count` ports in a row on which nothing listens; None where there are none to promise.
+
+    They lie above those of `free_ports`, so that neither takes from the other.
+    """
+    end = min(_RANGES_END, _first_given_away())
+    starts = list(range(_END, end - count + 1, count))
+    random.shuffle(starts)
+    blocks = (range(start, start + count) for start in starts)
+    return next((block for block in blocks if all(map(_is_free, block))), None)
+
+
 def reserve(port: int) -> None:
     """Never give `port`: something of this process will listen there."""
     _given.append(port)
@@ -45,6 +58,15 @@ def _candidates() -> Iterator[int]:
         return iter((0,))  # the kernel gives all of them away: let it choose
     ports = random.sample(range(_FIRST, end), end - _FIRST)
     return (port for port in ports if port not in _given)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True
 
 
 def _first_given_away() -> int:

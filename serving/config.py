@@ -228,9 +228,28 @@ def ray_environment(profile: Profile) -> dict[str, str]:
     if profile == "production":
         return common
     return common | {  # a shutdown has nothing to drain
+        # Ray's 15 would let whatever else the machine runs go before every answer.
+        "RAY_worker_niceness": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "2",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    }
+
+
+def private_replicas(ports: range | None) -> dict[str, str]:
+    """Variables that keep the replicas' own listeners in `ports`; None: Serve's fixed ranges.
+
+    Two instances with the same range answer requests of each other: a replica that ends leaves its
+    port to the other's while HAProxy still sends there.
+    """
+    if ports is None:
+        return {}
+    half = len(ports) // 2
+    named = (("HTTP", ports[:half]), ("GRPC", ports[half:]))
+    return {
+        f"RAY_SERVE_DIRECT_INGRESS_{bound}_{protocol}_PORT": str(port)
+        for protocol, part in named
+        for bound, port in (("MIN", part[0]), ("MAX", part[-1]))
     }
 
 

@@ -17,14 +17,22 @@ from typing import Any
 
 import psutil
 
-from feature_store.ports import free_ports
-from serving.config import CHECKS, Topology, apply_environment, private_haproxy, ray_environment
+from feature_store.ports import free_ports, free_range
+from serving.config import (
+    CHECKS,
+    Topology,
+    apply_environment,
+    private_haproxy,
+    private_replicas,
+    ray_environment,
+)
 from serving.errors import MainJobError
 from serving.up import signals
 from serving.up.progress import step
 
 DEPLOY_S = 300.0
 STOP_S = 10.0
+REPLICA_PORTS = 256  # one for HTTP and one for gRPC of each
 OBJECT_STORE_BYTES = 256 << 20  # tensors travel through handles, large ones through here
 
 
@@ -49,8 +57,8 @@ def running(topology: Topology, settings: Mapping[str, Any], folder: Path) -> It
     *inner, metrics_port = free_ports(5)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     token = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    variables = ray_environment(topology.profile) | private_haproxy(haproxy, inner)
-    apply_environment(variables | token)
+    private = private_haproxy(haproxy, inner) | private_replicas(free_range(REPLICA_PORTS))
+    apply_environment(ray_environment(topology.profile) | private | token)
     from ray.exceptions import RayError
 
     try:

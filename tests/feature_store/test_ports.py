@@ -52,3 +52,22 @@ def test_where_the_kernel_gives_all_away_it_chooses(
     assert 1024 <= ports.free_port() <= 65535
     monkeypatch.setattr(ports, "_GIVEN_AWAY", tmp_path / "missing")
     assert 20_000 <= ports.free_port() < 30_000
+
+
+def test_a_range_is_free_as_a_whole_or_not_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = ports.free_range(32)
+    if found is None:
+        pytest.skip("the kernel gives away every port of this machine")
+    assert len(found) == 32
+    monkeypatch.setattr(ports, "_END", found.start)  # the only one there is
+    monkeypatch.setattr(ports, "_RANGES_END", found.stop)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", found[7]))
+        assert ports.free_range(32) is None
+    assert ports.free_range(32) == found
+    given_away = tmp_path / "range"
+    given_away.write_text("1024\t65535\n")
+    monkeypatch.setattr(ports, "_GIVEN_AWAY", given_away)
+    assert ports.free_range(32) is None

@@ -26,8 +26,8 @@ import pytest
 import yaml
 
 from feature_store import FeatureStore
-from feature_store.ports import free_port
-from serving.config import private_haproxy
+from feature_store.ports import free_port, free_range
+from serving.config import private_haproxy, private_replicas
 from serving.up.inputs import open_bundles
 
 KEY = "a-key-of-this-test"
@@ -79,14 +79,19 @@ def deployed(folder: Path, valkey_server: Any) -> Iterator[Deployed]:
     head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
     given = {e["name"]: e.get("value", "") for e in head["containers"][0]["env"]}
     (folder / "haproxy").mkdir()
-    here = private_haproxy(folder / "haproxy", [free_port() for _ in range(4)]) | {
-        "TESSERA_MODELS": str(models),
-        "TESSERA_API_KEYS_FILE": str(keys),
-        "TESSERA_REDIS_URL": valkey_server.url,
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # KubeRay gives it from a Secret of its own
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # nobody is left to drain for
-        "RAY_TMPDIR": str(folder),
-    }
+    private = private_haproxy(folder / "haproxy", [free_port() for _ in range(4)])
+    here = (
+        private
+        | private_replicas(free_range(128))
+        | {
+            "TESSERA_MODELS": str(models),
+            "TESSERA_API_KEYS_FILE": str(keys),
+            "TESSERA_REDIS_URL": valkey_server.url,
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),  # KubeRay gives it from a Secret of its own
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # nobody is left to drain for
+            "RAY_TMPDIR": str(folder),
+        }
+    )
     command = [str(Path(sys.executable).with_name("serve")), "run", str(folder / "serve.yaml")]
     log = folder / "serve.log"
     url = f"http://127.0.0.1:{config['http_options']['port']}"

@@ -102,3 +102,14 @@ def test_private_haproxy_names_every_shared_port_and_file(tmp_path: Path) -> Non
     variables = config.private_haproxy(tmp_path, (1, 2, 3, 4))
     assert sorted(v for n, v in variables.items() if n.endswith("_PORT")) == ["1", "2", "3", "4"]
     assert all(str(tmp_path) in v for n, v in variables.items() if not n.endswith("_PORT"))
+
+
+def test_private_replicas_share_a_range_between_the_protocols() -> None:
+    names = [
+        f"RAY_SERVE_DIRECT_INGRESS_{bound}_{protocol}_PORT"
+        for protocol in ("HTTP", "GRPC")
+        for bound in ("MIN", "MAX")
+    ]
+    found = config.private_replicas(range(30_000, 30_008))
+    assert [found[name] for name in names] == ["30000", "30003", "30004", "30007"]
+    assert config.private_replicas(None) == {}
