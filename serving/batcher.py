@@ -25,11 +25,12 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one batch and of the queue. rows, cost: of a batch; waiting: rows in the queue."""
+    """Bounds. rows, cost: of a batch; waiting, waiting_bytes: rows and inputs in the queue."""
 
     rows: int = 32
     cost: int = 1 << 30
     waiting: int = 4096
+    waiting_bytes: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,10 @@ class Batcher(Generic[In, Out]):
                 raise DeadlineExceededError("the deadline had passed on arrival")
             wait = self.predicted_wait_s(ticket)
             own = self._predict(ticket.rows, ticket.cost)
+            if self._room.rows >= self._limits.rows:  # it will travel in a full batch
+                unit = max(1, ticket.cost // ticket.rows)
+                full = max(1, min(self._limits.rows, self._limits.cost // unit))
+                own = max(own, self._predict(full, full * unit))
             # An idle model always tries: refusing by a prediction that has become too dark would
             # leave nothing to measure, and so go on for ever.
             if wait > 0 and now + wait + own > ticket.deadline:
@@ -151,10 +156,14 @@ class Batcher(Generic[In, Out]):
                     "allow more time or come back later",
                     retry_after_s=wait,
                 )
-        over = self._room.rows + ticket.rows - self._limits.waiting
+        self._make_room(ticket, self._room.rows + ticket.rows - self._limits.waiting)
+        over = self._room.nbytes + ticket.nbytes - self._limits.waiting_bytes
+        self._make_room(ticket, over, nbytes=True)
+
+    def _make_room(self, ticket: Ticket, over: int, *, nbytes: bool = False) -> None:
+        """A client that floods makes room for the others: its own newest items go."""
         if over > 0 and self._room.rows:
-            # A client that floods makes room for the others: its own newest items go.
-            displaced = self._room.displace(ticket, over)
+            displaced = self._room.displace(ticket, over, nbytes=nbytes)
             if not displaced:
                 raise self._full()
             self._fail(displaced, self._full())
@@ -162,7 +171,8 @@ class Batcher(Generic[In, Out]):
     def _full(self) -> OverloadedError:
         wait = self.predicted_wait_s()
         return OverloadedError(
-            f"the queue is full ({self._room.rows} rows of {self._limits.waiting} wait, about "
+            f"the queue is full ({self._room.rows} rows of {self._limits.waiting} and "
+            f"{self._room.nbytes >> 20} MiB of {self._limits.waiting_bytes >> 20} wait, about "
             f"{wait:.2f} s of work); come back later",
             retry_after_s=wait,
         )

@@ -26,8 +26,11 @@ from serving.tensors import Tensors, batch_axis
 
 # Any dynamic axis but the batch is this long in warm-up runs.
 WARM_AXIS = 16
-# Warm-up runs each batch size this often, fewer times when it has taken WARM_S seconds.
-WARM_TURNS, MIN_WARM_TURNS, WARM_S = 8, 2, 2.0
+# Warm-up runs each batch size this often, only once when that has taken WARM_S seconds.
+WARM_TURNS, WARM_S = 8, 2.0
+# Batches of more rows than this are for models that compute so many in BRIEF_S seconds: whoever
+# arrives meanwhile waits for the whole batch.
+USUAL_ROWS, BRIEF_S = 32, 0.02
 
 logger = logging.getLogger("tessera.session")
 
@@ -49,13 +52,13 @@ class Session(Protocol):
 class Runtime:
     """How sessions are opened.
 
-    threads: of one run; None: all cores that the container may use. rows: of the largest batch.
-    engines: folder in which TensorRT keeps what it has built; None: nowhere.
+    threads: of one run; None: all cores that the container may use. rows: of the largest batch
+    that TensorRT builds for. engines: folder in which it keeps what it has built; None: nowhere.
     """
 
     device: Device = "auto"
     threads: int | None = None
-    rows: int = 32
+    rows: int = USUAL_ROWS
     engines: Path | None = None
 
 
@@ -94,30 +97,40 @@ def open_session(bundle: Bundle, graph: str, runtime: Runtime | None = None) -> 
 
 
 def warm_up(session: Session, buckets: Sequence[int]) -> dict[int, float]:
-    """Run every batch size on zeros; seconds of the fastest run of each.
+    """Run every batch size on zeros, smallest first; seconds of the fastest run of each.
 
     Buffers, kernels and lazily made code are in place afterwards. The sizes take turns, so that
-    what else the machine does meanwhile falls on all of them alike. Graphs without a batch axis
-    are run as bucket 1.
+    what else the machine does meanwhile falls on all of them alike. Sizes over USUAL_ROWS are left
+    out once one of them took longer than BRIEF_S. Graphs without a batch axis are run as bucket 1.
     """
     axis = batch_axis(session.graph)
+    sizes = list(buckets) if axis is not None else [1]
     seconds: dict[int, float] = {}
+    _timed(session, axis, sizes[0])  # the very first run makes what all of them share
     begun = time.perf_counter()
-    for turn in range(WARM_TURNS):
-        if turn >= MIN_WARM_TURNS and time.perf_counter() - begun > WARM_S:
+    for _ in range(WARM_TURNS):
+        for size in sizes:
+            taken = _timed(session, axis, size)
+            seconds[size] = min(taken, seconds.get(size, taken))
+            if size >= USUAL_ROWS and taken > BRIEF_S:
+                break
+        sizes = list(seconds)
+        if time.perf_counter() - begun > WARM_S:
             break
-        for bucket in buckets if axis is not None else (1,):
-            inputs = {
-                spec.name: np.zeros(
-                    [_warm_size(size, axis, bucket) for size in spec.shape], np.dtype(spec.dtype)
-                )
-                for spec in session.graph.inputs
-            }
-            started = time.perf_counter()
-            session.run(inputs)
-            taken = time.perf_counter() - started
-            seconds[bucket] = min(taken, seconds.get(bucket, taken))
     return seconds
+
+
+def _timed(session: Session, axis: str | None, rows: int) -> float:
+    """Seconds of one run on zeros."""
+    inputs = {
+        spec.name: np.zeros(
+            [_warm_size(size, axis, rows) for size in spec.shape], np.dtype(spec.dtype)
+        )
+        for spec in session.graph.inputs
+    }
+    started = time.perf_counter()
+    session.run(inputs)
+    return time.perf_counter() - started
 
 
 def warm_cost(session: Session) -> int:

@@ -11,6 +11,16 @@ from export.manifest import Graph
 Tensors = dict[str, NDArray[np.generic]]
 
 
+def held_bytes(tensors: Tensors) -> int:
+    """Bytes that the tensors keep in memory; of strings, their characters too."""
+    total = 0
+    for array in tensors.values():
+        total += array.nbytes
+        if array.dtype == np.object_:
+            total += sum(len(value) for value in array.flat)
+    return total
+
+
 def batch_axis(graph: Graph) -> str | None:
     """The named axis that leads every input and output; None: rows cannot be batched."""
     leading = {spec.shape[0] if spec.shape else None for spec in (*graph.inputs, *graph.outputs)}

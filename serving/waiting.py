@@ -21,8 +21,9 @@ PRIORITIES, DEFAULT_PRIORITY = 10, 5
 class Ticket:
     """How an item wishes to be served.
 
-    rows: what counts against the batch's and the queue's size. cost: what the batch's cost bound
-    and fairness count (tokens, pixels; rows where the rows are alike). group: only items of one
+    rows: what counts against the batch's and the queue's size. nbytes: what its input holds, which
+    the queue bounds too. cost: what the batch's cost bound and fairness count (tokens, pixels; rows
+    where the rows are alike). group: only items of one
     group share a batch. deadline: seconds of time.monotonic().
     """
 
@@ -32,6 +33,7 @@ class Ticket:
     priority: int = DEFAULT_PRIORITY
     deadline: float | None = None
     client: str = ""
+    nbytes: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -54,10 +56,12 @@ class WaitingRoom(Generic[In, Out]):
 
     def __init__(self) -> None:
         self.rows = 0
+        self.nbytes = 0
         # Jobs by client, and by group, priority and client; each in order of arrival.
         self._of: dict[str, OrderedDict[Job[In, Out], None]] = {}
         self._queues: dict[Hashable, dict[int, dict[str, OrderedDict[Job[In, Out], None]]]] = {}
         self._rows_of: dict[str, int] = {}
+        self._bytes_of: dict[str, int] = {}
         # Rows and cost by group, priority and client.
         self._loads: dict[tuple[Hashable, int, str], tuple[int, int]] = {}
         self._virtual: dict[str, float] = {}
@@ -72,13 +76,12 @@ class WaitingRoom(Generic[In, Out]):
             self._virtual[ticket.client] = max(credit, self._now)
             self._of[ticket.client] = OrderedDict()
             self._rows_of[ticket.client] = 0
+            self._bytes_of[ticket.client] = 0
         levels = self._queues.setdefault(ticket.group, {})
         level = levels.setdefault(ticket.priority, {})
         level.setdefault(ticket.client, OrderedDict())[job] = None
         self._of[ticket.client][job] = None
-        self._rows_of[ticket.client] += ticket.rows
-        self.rows += ticket.rows
-        self._load(ticket, 1)
+        self._count(ticket, 1)
 
     def discard(self, job: Job[In, Out]) -> None:
         """Take a job out, if it still waits."""
@@ -87,11 +90,10 @@ class WaitingRoom(Generic[In, Out]):
         if mine is None or job not in mine:
             return
         del mine[job]
-        self._load(ticket, -1)
-        self.rows -= ticket.rows
-        self._rows_of[ticket.client] -= ticket.rows
+        self._count(ticket, -1)
         if not mine:
             del self._of[ticket.client], self._rows_of[ticket.client]
+            del self._bytes_of[ticket.client]
         levels = self._queues[ticket.group]
         level = levels[ticket.priority]
         del level[ticket.client][job]
@@ -144,16 +146,16 @@ class WaitingRoom(Generic[In, Out]):
             self._now = 0.0
         return batch
 
-    def displace(self, ticket: Ticket, over: int) -> list[Job[In, Out]]:
+    def displace(self, ticket: Ticket, over: int, *, nbytes: bool = False) -> list[Job[In, Out]]:
         """Take out the newest jobs of the client that holds the most rows, `over` rows of them.
 
         None, and nothing is taken out, if the newcomer would then hold more than that client, or
-        is less urgent than what it would displace.
+        is less urgent than what it would displace. nbytes: bytes instead of rows.
         """
-        most = max(self._rows_of, key=lambda client: self._rows_of[client])
-        after = self._rows_of[most] - over
-        mine = self._rows_of.get(ticket.client, 0) + ticket.rows
-        if most == ticket.client or mine > after:
+        held = self._bytes_of if nbytes else self._rows_of
+        most = max(held, key=lambda client: held[client])
+        mine = held.get(ticket.client, 0) + (ticket.nbytes if nbytes else ticket.rows)
+        if most == ticket.client or mine > held[most] - over:
             return []
         displaced: list[Job[In, Out]] = []
         for job in reversed(self._of[most]):
@@ -162,7 +164,7 @@ class WaitingRoom(Generic[In, Out]):
             if job.ticket.priority < ticket.priority:
                 continue
             displaced.append(job)
-            over -= job.ticket.rows
+            over -= job.ticket.nbytes if nbytes else job.ticket.rows
         if over > 0:
             return []
         for job in displaced:
@@ -176,7 +178,12 @@ class WaitingRoom(Generic[In, Out]):
             self.discard(job)
         return jobs
 
-    def _load(self, ticket: Ticket, sign: int) -> None:
+    def _count(self, ticket: Ticket, sign: int) -> None:
+        """Add a job's sizes to all sums, or take them off."""
+        self.rows += sign * ticket.rows
+        self.nbytes += sign * ticket.nbytes
+        self._rows_of[ticket.client] += sign * ticket.rows
+        self._bytes_of[ticket.client] += sign * ticket.nbytes
         key = ticket.group, ticket.priority, ticket.client
         rows, cost = self._loads.get(key, (0, 0))
         left = rows + sign * ticket.rows

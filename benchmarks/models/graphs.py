@@ -23,13 +23,15 @@ class _Dlrm(torch.nn.Module):
     offsets: torch.Tensor
     pairs: torch.Tensor
 
-    def __init__(self, dense: int, sparse: int, rows: int, width: int) -> None:
+    def __init__(
+        self, dense: int, sparse: int, rows: int, width: int, top: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self.bottom = _mlp(dense, 512, 256, width)
         self.tables = torch.nn.Embedding(sparse * rows, width)
         self.register_buffer("offsets", torch.arange(sparse) * rows)
         pairs = (sparse + 1) * sparse // 2
-        self.top = _mlp(pairs + width, 512, 256, 1)
+        self.top = _mlp(pairs + width, *top, 1)
         lower = torch.tril_indices(sparse + 1, sparse + 1, offset=-1)
         self.register_buffer("pairs", lower[0] * (sparse + 1) + lower[1])
 
@@ -49,7 +51,7 @@ def _mlp(*sizes: int) -> torch.nn.Sequential:
     return torch.nn.Sequential(*layers[:-1])
 
 
-def dlrm(dense: int, sparse: int, rows: int, width: int) -> ModelSource:
+def dlrm(dense: int, sparse: int, rows: int, width: int, top: tuple[int, ...]) -> ModelSource:
     """`dense` float32 (B, dense), `sparse` int64 (B, sparse) -> `score` float32 (B,)."""
     torch.manual_seed(0)
 
@@ -59,7 +61,7 @@ def dlrm(dense: int, sparse: int, rows: int, width: int) -> ModelSource:
         return numbers, torch.randint(0, rows, (batch, sparse), generator=random)
 
     graph = GraphSource(
-        module=_Dlrm(dense, sparse, rows, width),
+        module=_Dlrm(dense, sparse, rows, width, top),
         inputs=(
             TensorSpec("dense", "float32", ("batch", dense)),
             TensorSpec("sparse", "int64", ("batch", sparse)),

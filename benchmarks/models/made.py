@@ -16,12 +16,16 @@ from export import Repository
 from export.errors import NotFoundError
 
 FOLDER = Path("var/bench-models")
-VIT, VIT_INT8, DLRM, SMALL = "vit", "vit_int8", "dlrm", "small"
+VIT, VIT_INT8, DLRM, SMALL = "vit", "vit_int8", "dlrm_mlperf", "small"
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of the image tower (ViT-B/32 in full) and of the DLRM (Naumov et al., 2019)."""
+    """Of the image tower (ViT-B/32 in full) and of the DLRM (MLPerf's, with shorter tables).
+
+    Source: MLPerf inference, recommendation/dlrm (v0.7-v3.0, Criteo Terabyte): 13 dense features,
+    26 tables of width 128, bottom MLP 512-256-128, top MLP 1024-1024-512-256-1.
+    """
 
     name: str
     tower: Mapping[str, int]
@@ -29,7 +33,8 @@ class Size:
     dense: int = 13
     sparse: int = 26
     rows: int = 10_000  # of each embedding table
-    width: int = 64
+    width: int = 128
+    top: tuple[int, ...] = (1024, 1024, 512, 256)
 
 
 FULL = Size(
@@ -48,6 +53,7 @@ TINY = Size(
     {"image_size": 64, "patch_size": 32},
     rows=100,
     width=8,
+    top=(64, 32),
 )
 
 
@@ -105,7 +111,7 @@ def _dlrm(size: Size, place: Path) -> Any:
     from .graphs import dlrm
 
     del place
-    return dlrm(size.dense, size.sparse, size.rows, size.width)
+    return dlrm(size.dense, size.sparse, size.rows, size.width, size.top)
 
 
 def _small(size: Size, place: Path) -> Any:

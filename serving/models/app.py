@@ -18,10 +18,11 @@ from serving.batcher import Limits
 from serving.config import AppArgs
 from serving.models import routes
 from serving.models.model import Call, Model
+from serving.models.servable import BUCKETS
 from serving.models.service import ModelService
 from serving.providers import Device
 from serving.replica import Replica, bind
-from serving.session import Runtime
+from serving.session import USUAL_ROWS, Runtime
 from serving.tensors import Tensors
 from serving.waiting import DEFAULT_PRIORITY, Ticket
 
@@ -30,7 +31,8 @@ class ModelOptions(BaseModel):
     """`options` of a model application.
 
     version: the one to open first. A batch holds at most batch_rows and, where rows have open axes,
-    batch_cost of their elements (tokens). engines: folder in which device `tensorrt` keeps what it
+    batch_cost of their elements (tokens); without batch_rows the warm-up finds how many. The queue
+    holds waiting_rows and waiting_bytes. engines: folder in which device `tensorrt` keeps what it
     has built.
     """
 
@@ -40,10 +42,23 @@ class ModelOptions(BaseModel):
     version: str = "latest"
     device: Device = "auto"
     threads: int | None = Field(None, ge=1)
-    batch_rows: int = Field(32, ge=1, le=4096)
+    batch_rows: int | None = Field(None, ge=1, le=4096)
     batch_cost: int = Field(8192, ge=1)
-    waiting_rows: int = Field(4096, ge=1)
+    waiting_rows: int = Field(16_384, ge=1)
+    waiting_bytes: int = Field(256 << 20, ge=1)
     engines: Path | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        rows = self.batch_rows or USUAL_ROWS
+        return Runtime(self.device, self.threads, rows, self.engines)
+
+    @property
+    def limits(self) -> Limits:
+        # TensorRT builds for a range of sizes, and every size in it costs memory.
+        most = USUAL_ROWS if self.device == "tensorrt" else BUCKETS[-1]
+        rows = self.batch_rows or most
+        return Limits(rows, self.batch_cost, self.waiting_rows, self.waiting_bytes)
 
 
 @serve.deployment(name="model")
@@ -59,8 +74,8 @@ class ModelDeployment(ModelService):
         self._model = Model(
             Repository(self._replica.settings.models),
             options.model,
-            Runtime(options.device, options.threads, options.batch_rows, options.engines),
-            Limits(options.batch_rows, options.batch_cost, options.waiting_rows),
+            options.runtime,
+            options.limits,
         )
         await self._model.load(options.version)
 

@@ -5,10 +5,12 @@ The sessions block in threads of their own; the event loop only queues and hands
 """
 
 import asyncio
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,16 +21,23 @@ from serving.errors import InvalidRequestError, NotFoundError, RefusedInputsErro
 from serving.models.datatypes import Array
 from serving.models.signature import Work, check
 from serving.models.statistics import Statistics
+from serving.providers import gpu_present
 from serving.service_times import ServiceTimes
 from serving.session import Runtime, Session, open_session, warm_cost, warm_up
-from serving.tensors import Tensors, batch_axis
+from serving.tensors import Tensors, batch_axis, held_bytes
 from serving.waiting import Ticket
 
 # Fine enough that little is computed on padding, few enough that a runtime's buffers settle.
-BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+BUCKETS = (
+    *(1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128),
+    *(160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048),
+)
 
 # A rate at least this share of the best one is as good: what is left is measuring error.
 NEAR_BEST = 0.85
+# Of threads that compute on the CPU, added to the process's own: what answers (the event loop, the
+# ingress, other applications) is to run the moment it can, or refusals wait for a batch to end.
+COMPUTE_NICE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +71,33 @@ def efficient_rows(seconds: Mapping[int, float]) -> int:
 class GraphRunner:
     """One graph: its session, its thread and its batcher."""
 
-    def __init__(self, session: Session, limits: Limits, statistics: Statistics) -> None:
+    def __init__(
+        self, opened: Callable[[], Session], limits: Limits, statistics: Statistics, nice: int
+    ) -> None:
+        """opened: opens the session, in the thread that will run it. nice: added to that thread."""
+        # What the session starts inherits the thread's niceness (on Linux it is a thread's own).
+        self._thread = ThreadPoolExecutor(1, "session", initializer=partial(os.nice, nice))
+        try:
+            self.session = self._thread.submit(opened).result()
+            self.limits = limits
+            self.axis = batch_axis(self.session.graph)
+            sizes = (*(b for b in BUCKETS if b < limits.rows), limits.rows)
+            times = self._thread.submit(warm_up, self.session, sizes).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
         self._statistics = statistics
-        self.session = session
-        self.limits = limits
-        self.axis = batch_axis(session.graph)
-        self._buckets = (*(b for b in BUCKETS if b < limits.rows), limits.rows)
-        times = warm_up(session, self._buckets)
+        self._buckets = tuple(times)
         self.batch_rows = efficient_rows(times)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="session")
         bounded = replace(limits, rows=self.batch_rows)
-        self._batcher = Batcher(self._compute, bounded, ServiceTimes(times, warm_cost(session)))
+        self._batcher = Batcher(
+            self._compute, bounded, ServiceTimes(times, warm_cost(self.session))
+        )
 
     async def infer(self, inputs: Tensors, ticket: Ticket) -> tuple[Answer[Tensors], ...]:
         """Answers for the request's pieces, in order; more rows than a batch holds are cut up."""
         work = check(self.session.graph, inputs, self.axis)
+        ticket = replace(ticket, nbytes=held_bytes(inputs))
         if work.rows > self.limits.waiting:
             raise InvalidRequestError(
                 f"{work.rows} rows: expected at most {self.limits.waiting} a request; send parts"
@@ -167,8 +188,11 @@ class Servable:
         self.manifest = bundle.manifest
         self.default_graph = default_graph(bundle.manifest)
         self.statistics = Statistics()
+        nice = COMPUTE_NICE if runtime.device == "cpu" or not gpu_present() else 0
         self.runners = {
-            name: GraphRunner(open_session(bundle, name, runtime), limits, self.statistics)
+            name: GraphRunner(
+                partial(open_session, bundle, name, runtime), limits, self.statistics, nice
+            )
             for name in sorted(bundle.manifest.graphs)
         }
 
@@ -202,4 +226,5 @@ class Servable:
 
 
 def _for(ticket: Ticket, work: Work, rows: int) -> Ticket:
-    return replace(ticket, rows=rows, cost=work.cost * rows // work.rows, group=work.group)
+    cost, nbytes = work.cost * rows // work.rows, ticket.nbytes * rows // work.rows
+    return replace(ticket, rows=rows, cost=cost, nbytes=nbytes, group=work.group)

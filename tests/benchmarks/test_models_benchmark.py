@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.models.queueing import ideal_queue
+from benchmarks.models.saturation import SUBJECTS
 
 HOUSE = Path(__file__).parents[2]
 
@@ -31,7 +32,7 @@ def test_models_run_small_and_end_in_one_json_line() -> None:
         row = found["one_caller"][protocol]
         assert row["p50_ms"]["tessera"] > row["p50_ms"]["bare session"] > 0
         assert row["above_ms"]["low"] <= row["above_ms"]["value"] <= row["above_ms"]["high"]
-    assert set(found["saturation"]["models"]) == {"vit", "vit_int8", "dlrm"}
+    assert set(found["saturation"]["models"]) == set(SUBJECTS)
     for row in found["saturation"]["models"].values():
         assert row["rows_per_s"]["bare"] > 0
         assert row["rows_per_s"]["served"] > 0
