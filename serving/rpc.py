@@ -54,8 +54,7 @@ class Calls:
             self._replica.logger.exception("call failed")
             text = f"{type(unknown).__name__}; the log has the request id"
             answer, error = empty, ServingError(text)
-        status, problem = ("OK", None) if error is None else (error.grpc, error.slug)
-        self._requests.done((rpc, "grpc", status), time.perf_counter() - started, problem)
+        self.count(rpc, time.perf_counter() - started, error)
         logs.request_id.reset(token)
         if error is not None:
             context.set_code(getattr(grpc.StatusCode, error.grpc))
@@ -64,3 +63,8 @@ class Calls:
                 # A list: Serve joins it to its own.
                 context.set_trailing_metadata([("retry-after", error.retry_after)])
         return answer
+
+    def count(self, rpc: str, seconds: float, error: ServingError | None) -> None:
+        """Count and log one answer; `run` does so for calls, streams for each of theirs."""
+        status, problem = ("OK", None) if error is None else (error.grpc, error.slug)
+        self._requests.done((rpc, "grpc", status), seconds, problem)

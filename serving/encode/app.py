@@ -63,7 +63,7 @@ class EncodeDeployment:
         self._replica = Replica.open(AppArgs.model_validate(args))
         settings = self._replica.settings
         images = ImagePool(available_cores(), max_pixels=settings.image_pixels)
-        self._encodes = Encodes(ServedEncoder(settings.models, images), images)
+        self._encodes = Encodes(ServedEncoder(settings.models, images, "encode"), images)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create(self._replica, self._encodes)

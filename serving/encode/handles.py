@@ -137,16 +137,18 @@ async def connect(models: Path, handles: Mapping[str, Handle], images: ImagePool
 class ServedEncoder:
     """An `Encoder` over handles, opened at the first call and again when a model was replaced.
 
-    The same methods as `Encoder`; each may raise UnavailableError too. handles: by model name;
-    those of the model applications by default.
+    The same methods as `Encoder`; each may raise UnavailableError too. handles: by model name, or
+    the name of the application that calls: then they are those of the model applications.
     """
 
     def __init__(
-        self, models: Path, images: ImagePool, handles: Mapping[str, Handle] | None = None
+        self, models: Path, images: ImagePool, handles: Mapping[str, Handle] | str
     ) -> None:
         self._models = models
         self._images = images
-        self._handles = handles or {name: ModelHandle(name) for name in MODELS}
+        if isinstance(handles, str):
+            handles = {name: ModelHandle(name, handles) for name in MODELS}
+        self._handles = handles
         self._encoder: Encoder | None = None
         self._checked = 0.0
         self._lock = asyncio.Lock()

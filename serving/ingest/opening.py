@@ -36,7 +36,7 @@ async def open_indexer(settings: Settings) -> Indexer:
         kind = ConfigurationError if isinstance(error, ValueError) else UnavailableError
         raise kind(str(error)) from error
     images = ImagePool(IMAGE_THREADS, max_pixels=settings.image_pixels)
-    return Indexer(ServedEncoder(settings.models, images), Writer(stores), images)
+    return Indexer(ServedEncoder(settings.models, images, "ingest"), Writer(stores), images)
 
 
 def connect(url: str) -> Any:

@@ -90,13 +90,15 @@ class ModelDeployment(ModelService):
         version: str | None = None,
         timeout_s: float | None = None,
         priority: int = DEFAULT_PRIORITY,
+        client: str = "",
     ) -> Tensors:
         """Run a graph for another application, by handle.
 
         version: the one that must serve (NotFoundError otherwise). timeout_s: seconds from now.
+        client: whose turn it takes (see `batcher`).
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        ticket = Ticket(priority=priority, deadline=deadline, client="handle")
+        ticket = Ticket(priority=priority, deadline=deadline, client=client)
         return (await self._model.infer(tensors, Call(graph, version, ticket))).outputs
 
     async def version(self) -> str:

@@ -16,15 +16,16 @@ _Answer = TypeVar("_Answer")
 
 
 class ModelHandle:
-    """One model's replicas."""
+    """One model's replicas. client: who calls, for fairness between callers (an application)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, client: str = "") -> None:
         # Imported here, so that what uses handles can be tested without Ray.
         from ray import serve
         from ray.exceptions import RayError
         from ray.serve.exceptions import BackPressureError, RayServeException
 
         self.name = name
+        self._client = f"application:{client}"  # no name that a key could have by chance
         self._full = BackPressureError
         self._failures = (RayError, RayServeException, TimeoutError)
         self._handle: Any = serve.get_deployment_handle("model", app_name=name)
@@ -34,7 +35,9 @@ class ModelHandle:
     ) -> Tensors:
         """Run the default graph at `version`. Raises ServingError."""
         timeout_s = None if deadline is None else deadline.remaining_s
-        call = self._handle.infer.remote(tensors, version=version, timeout_s=timeout_s)
+        call = self._handle.infer.remote(
+            tensors, version=version, timeout_s=timeout_s, client=self._client
+        )
         answer: Tensors = await self._ask(call)
         return answer
 

@@ -5,6 +5,7 @@ calls the methods by the RPCs' names, so a deployment inherits them from here.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from serving.waiting import Ticket
 
 STREAM_WINDOW = 32
 _SERVICE = "/inference.GRPCInferenceService/"
+_STREAMED = f"{_SERVICE}ModelStreamInfer/request"
 
 
 def ticket(request: InferenceRequest, client: str, deadline: float | None) -> Ticket:
@@ -155,12 +157,17 @@ class ModelService:
                 task.cancel()
 
     async def _streamed(self, request: Any, client: str) -> Any:
+        started, refused = time.perf_counter(), None
         try:
             found = await self._infer(request, client)
-            return pb.ModelStreamInferResponse(infer_response=found)
+            answer = pb.ModelStreamInferResponse(infer_response=found)
         except ServingError as error:
+            refused = error
             empty = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
-            return pb.ModelStreamInferResponse(error_message=error.detail, infer_response=empty)
+            answer = pb.ModelStreamInferResponse(error_message=error.detail, infer_response=empty)
+        # The stream itself is one call; an alert on errors must see those inside it.
+        self._calls.count(_STREAMED, time.perf_counter() - started, refused)
+        return answer
 
     async def _infer(self, request: Any, client: str) -> Any:
         self._check(request.model_name)

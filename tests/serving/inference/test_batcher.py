@@ -246,3 +246,17 @@ async def test_close_answers_everyone() -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, UnavailableError) for result in results)
     gate.open()
+
+
+async def test_the_queue_is_bounded_in_bytes_too() -> None:
+    gate = Gate()
+    async with running(gate, Limits(rows=4, waiting_bytes=100)) as batcher:
+        tasks = await submit_all(batcher, [Ticket()])
+        await until(lambda: bool(gate.batches))
+        flood = await submit_all(batcher, [Ticket(client="flood", nbytes=30)] * 4, first=2)
+        other = await submit_all(batcher, [Ticket(client="other", nbytes=40)], first=20)
+        gate.open()
+        shed = await asyncio.gather(*flood, return_exceptions=True)
+        assert [isinstance(r, OverloadedError) for r in shed] == [False, False, True, True]
+        assert [answer.value for answer in await asyncio.gather(*tasks, *other)] == [2, 40]
+        assert (await batcher.submit(9, Ticket(nbytes=1000))).value == 18  # nothing else waits

@@ -9,10 +9,14 @@ import pytest
 from ray import serve
 from ray.exceptions import RayTaskError
 from ray.serve.exceptions import BackPressureError
+from tritonclient.grpc import service_pb2 as pb
 
+from serving import rpc
 from serving.errors import OverloadedError
+from serving.metrics import MemoryMetrics
 from serving.models.handles import ModelHandle
 from serving.models.service import STREAM_WINDOW, ModelService
+from serving.replica import Replica
 
 
 def handle_that_raises(error: Exception, monkeypatch: pytest.MonkeyPatch) -> ModelHandle:
@@ -68,3 +72,41 @@ async def test_a_stream_that_breaks_off_ends_its_answers() -> None:
     assert found == list(range(STREAM_WINDOW + 8))
     with pytest.raises(ConnectionResetError):
         await anext(answers)
+
+
+async def test_a_call_says_which_application_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: dict[str, Any] = {}
+
+    async def remote(tensors: Any, **named: Any) -> Any:
+        said.update(named)
+        return tensors
+
+    found = SimpleNamespace(infer=SimpleNamespace(remote=remote))
+    monkeypatch.setattr(serve, "get_deployment_handle", lambda *_a, **_k: found)
+    await ModelHandle("text_encoder", "ingest").infer({"x": np.zeros((1, 1), np.float32)})
+    assert said["client"] == "application:ingest"
+
+
+class Refusing(ModelService):
+    """A service that refuses whatever a stream asks."""
+
+    def __init__(self) -> None:
+        self._replica = Replica.local("refusing", "/v2/models/refusing")
+        self._calls = rpc.Calls(self._replica)
+
+    async def _infer(self, request: Any, client: str) -> Any:
+        raise OverloadedError("the queue is full")
+
+    async def ask(self) -> Any:
+        """One request of a stream."""
+        return await self._streamed(pb.ModelInferRequest(id="7"), "")
+
+
+async def test_refusals_inside_a_stream_are_counted() -> None:
+    service = Refusing()
+    answer = await service.ask()
+    assert (answer.error_message, answer.infer_response.id) == ("the queue is full", "7")
+    metrics = service._replica.metrics
+    assert isinstance(metrics, MemoryMetrics)
+    assert metrics.total("tessera_requests", status="RESOURCE_EXHAUSTED") == 1
+    assert metrics.total("tessera_errors", problem="overloaded") == 1

@@ -1,6 +1,7 @@
 """Versions of a model: swapped under load, refused when damaged; batches isolate errors."""
 
 import asyncio
+import os
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from serving.errors import (
     UnavailableError,
 )
 from serving.models.model import BundleRefusedError, Call, Model
-from serving.models.servable import efficient_rows
+from serving.models.servable import COMPUTE_NICE, efficient_rows
 from serving.session import Runtime
 from serving.waiting import Ticket
 
@@ -140,4 +141,15 @@ async def test_a_full_queue_sheds_and_then_recovers(bundles: Repository) -> None
     assert all(isinstance(result, OverloadedError) for result in shed)
     assert len(shed) < 12
     await model.infer(pixels(4), Call())
+    await model.close()
+
+
+async def test_what_computes_gives_way_to_what_answers(bundles: Repository) -> None:
+    model = model_of(bundles, "image_encoder")
+    await model.load()
+    runner = model.servable.runners["model"]
+    loop = asyncio.get_running_loop()
+    nice = await loop.run_in_executor(runner._thread, os.getpriority, os.PRIO_PROCESS, 0)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert nice == min(own + COMPUTE_NICE, 19)
     await model.close()

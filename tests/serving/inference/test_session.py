@@ -191,3 +191,13 @@ def test_the_batch_axis_leads_all_tensors() -> None:
     assert batch_axis(Graph("f", (rows, other), (rows,))) is None
     assert batch_axis(Graph("f", (rows,), (TensorSpec("s", "float32", ()),))) is None
     assert batch_axis(Graph("f", (TensorSpec("x", "float32", (3,)),), ())) is None
+
+
+def test_batches_beyond_the_usual_are_for_models_that_are_quick(
+    bundles: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = open_session(bundles.open("image_encoder"), "model")
+    monkeypatch.setattr("serving.session.BRIEF_S", 60.0)
+    assert set(warm_up(real, (1, 32, 64, 256))) == {1, 32, 64, 256}
+    monkeypatch.setattr("serving.session.BRIEF_S", 0.0)
+    assert set(warm_up(real, (1, 32, 64, 256))) == {1, 32}
