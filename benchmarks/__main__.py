@@ -38,8 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         known.choices[name].add_argument("--only", nargs="+", choices=parts, help=some)
     sub = known.choices["checks"]
     sub.add_argument("--model", choices=("medium", "tiny"), default="medium", help="%(default)s")
-    sub = known.choices["models"]
-    sub.add_argument("--size", choices=("full", "tiny"), default="full", help="%(default)s")
+    for name in ("models", "int8"):
+        sub = known.choices[name]
+        sub.add_argument("--size", choices=("full", "tiny"), default="full", help="%(default)s")
+    known.choices["int8"].add_argument("--photos", type=Path, metavar="DIR", help="real inputs")
     for name in ("serve", "routes"):
         _target(known.choices[name])
     sub = known.choices["semantic_id"]

@@ -80,6 +80,14 @@ def _models(args: argparse.Namespace) -> None:
     finish("models", args.seed, run(size, args.only or PARTS, args.scale))
 
 
+def _int8(args: argparse.Namespace) -> None:
+    from .int8 import run
+    from .models.made import FULL, TINY
+
+    size = TINY if args.size == "tiny" else FULL
+    finish("int8", args.seed, run(args.photos, size, args.scale))
+
+
 def _semantic_id(args: argparse.Namespace) -> None:
     from .semantic_id import run
 
@@ -106,6 +114,7 @@ ALL: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "routes": (_routes, "lookups over HTTP and gRPC beside an empty route"),
     "checks": (_checks, "checks against the raw language-model engine"),
     "models": (_models, "served models against the bare runtime session"),
+    "int8": (_int8, "an int8 image tower beside fp32 of the same graph"),
     "semantic_id": (_semantic_id, "what semantic IDs keep of meaning, beside their peers"),
     "counters": (_counters, "round trips and bytes per lookup, exactly"),
 }

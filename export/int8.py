@@ -3,7 +3,7 @@
 In: an fp32 ONNX file and the source it was made from. Out: the file in int8. Matrix products are
 quantized dynamically (activations are measured as they come), convolutions by calibration on the
 source's samples; weights are int8 per output channel, activations uint8: what ONNX Runtime has
-AMX and VNNI kernels for.
+AMX and VNNI kernels for. A vision transformer's patches become a product first (`export.patches`).
 Leaving out what costs accuracy first is as in Wu et al., "Integer Quantization for Deep Learning
 Inference" (2020), section 6.2: nodes are ranked by what each alone does to the output.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export import parity
+from export import parity, patches
 from export.errors import GraphError, ParityError
 from export.reduced import Reduced
 from export.sources.source import GraphSource
@@ -42,21 +42,23 @@ def reduce_to_int8(file: Path, graph: GraphSource, bar: float) -> Reduced:
         GraphError: hardly any weights are in products or convolutions.
         ParityError: hardly any node can be in int8 without going below the bar.
     """
-    weights = Weights(file)
-    nodes = list(weights.nodes)
-    if weights.share(nodes) < _WORTHWHILE:
-        raise GraphError(
-            f"{file.name}: only {weights.share(nodes):.0%} of its weights are in matrix products "
-            "and convolutions, int8 is of no use here; export it in fp32 or fp16"
-        )
-    rows = _draw(graph)
-    expected = _run(file, rows)
-    calibration = rows if weights.are_convolutions else []
     with TemporaryDirectory(prefix="int8-", dir=file.parent) as scratch:
-        target = Path(scratch) / "int8.onnx"
+        target, joined = Path(scratch) / "int8.onnx", Path(scratch) / "joined.onnx"
+        whole = joined if patches.join(file, joined) else file
+        weights = Weights(whole)
+        nodes = list(weights.nodes)
+        if weights.share(nodes) < _WORTHWHILE:
+            raise GraphError(
+                f"{file.name}: only {weights.share(nodes):.0%} of its weights are in matrix "
+                "products and convolutions, int8 is of no use here; export it in fp32 or fp16"
+            )
+        rows = _draw(graph)
+        expected = _run(file, rows)
+        calibration = rows if weights.are_convolutions else []
 
         def worst(chosen: Sequence[str]) -> float:
-            return _worst_cosine(expected, _run(_quantize(file, calibration, target, chosen), rows))
+            made = _quantize(whole, calibration, target, chosen)
+            return _worst_cosine(expected, _run(made, rows))
 
         chosen = choose(nodes, worst, bar + _MARGIN * (1 - bar))
         if weights.share(chosen) < _WORTHWHILE:
@@ -64,7 +66,7 @@ def reduce_to_int8(file: Path, graph: GraphSource, bar: float) -> Reduced:
                 [f"{file.stem}: int8 keeps a cosine of {bar} only with too few nodes in int8"],
                 [f"{len(nodes) - len(chosen)} of {len(nodes)} nodes had to stay in fp32"],
             )
-        _quantize(file, calibration, target, chosen).replace(file)
+        _quantize(whole, calibration, target, chosen).replace(file)
     file.with_name(f"{file.name}.data").unlink(missing_ok=True)
     method = "calibrated" if calibration else "dynamic"
     return Reduced(method, len(nodes) - len(chosen), len(nodes))

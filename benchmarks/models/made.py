@@ -73,12 +73,12 @@ def repository(size: Size, folder: Path = FOLDER) -> Path:
 def _make(name: str, size: Size, place: Path) -> None:
     from export.pipeline import Wanted, publish
 
-    source: Any = {DLRM: _dlrm, SMALL: _small}.get(name, _tower)(size, place)
+    source: Any = {DLRM: _dlrm, SMALL: _small}.get(name, tower)(size, place)
     wanted = Wanted("int8" if name == VIT_INT8 else "fp32")
     publish(source, Repository(place), name, lambda _: None, wanted)
 
 
-def _tower(size: Size, place: Path) -> Any:
+def tower(size: Size, place: Path) -> Any:
     """The vision tower of CLIP, as `python -m export onnx FOLDER` reads it."""
     import torch
     import transformers
