@@ -123,9 +123,12 @@ class AsyncFeatureStore:
         flags: ArrayLike | None = None,
         version: str | None = None,
         sequence: ArrayLike | None = None,
+        rate: float = 0.0,
     ) -> WriteResult:
         """See FeatureStore.write."""
-        return await self._run(methods.write(self._core, ad_ids, codes, flags, version, sequence))
+        return await self._run(
+            methods.write(self._core, ad_ids, codes, flags, version, sequence, rate)
+        )
 
     async def delete(self, ad_ids: Ids, sequence: int | None = None) -> int:
         """See FeatureStore.delete."""

@@ -20,9 +20,9 @@ from .store import FeatureStore
 from .write import Rows
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
-# When the rate is bounded, rows for so long at a time: readers feel many small writes less than
-# a few large ones.
-_PACE_S, _PACED = 0.005, 4096
+# When the rate is bounded, rows for so long at a time, and so many at most: after each of these
+# writes the load says how far it is.
+_PACE_S, _PACED = 0.25, 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +106,15 @@ def _run(
         if rows.sequence is None and options.sequence is not None:
             rows = replace(rows, sequence=check_sequence(options.sequence, len(rows.ids)))
         for piece in _pieces(rows, options.rate):
-            result = store.write(piece.ids, piece.codes, piece.flags, version, piece.sequence)
+            result = store.write(
+                piece.ids, piece.codes, piece.flags, version, piece.sequence, options.rate
+            )
             version = result.version  # whatever is activated meanwhile, a load has one version
             written += result.written
             ignored += result.ignored
             done += len(piece.ids)
             if options.progress is not None:
                 options.progress(done, source.total)
-            if options.rate:
-                ahead = (done - skipped) / options.rate - (time.monotonic() - began)
-                time.sleep(max(ahead, 0.0))
         journal.write(done)
     journal.close()
     seconds = time.monotonic() - began

@@ -76,12 +76,15 @@ def write(
     flags: ArrayLike | None,
     version: str | None,
     sequence: ArrayLike | None,
+    rate: float,
 ) -> Op[WriteResult]:
     """See FeatureStore.write."""
     ids = check_ids(ad_ids)
     n = len(ids)
+    if not isinstance(rate, int | float) or not rate >= 0:
+        raise InputError(f"rate must be 0 or more rows per second; found {rate!r}")
     rows = Rows(ids, check_codes(codes, n), check_flags(flags, n), check_sequence(sequence, n))
-    return (yield from writes.write(core, rows, version))
+    return (yield from writes.write(core, rows, version, rate))
 
 
 def delete(core: Core, ad_ids: Ids, sequence: int | None) -> Op[int]:

@@ -118,15 +118,17 @@ class FeatureStore:
         flags: ArrayLike | None = None,
         version: str | None = None,
         sequence: ArrayLike | None = None,
+        rate: float = 0.0,
     ) -> WriteResult:
         """Store ads: ids (n,), codes (n, 6) of 0..65534, flags (n,) uint16.
 
         `version` None is the active one (an empty store begins with "1"); another name begins or
         continues that version. `sequence` (one, or (n,), 0..2^42-1): a row whose sequence is
         lower than the stored one is ignored; None writes whatever is stored, and keeps that.
+        `rate` spreads the rows over time, so many a second at most; 0 is no bound.
         Raises InputError, UnavailableError, AccessError.
         """
-        return self._run(methods.write(self._core, ad_ids, codes, flags, version, sequence))
+        return self._run(methods.write(self._core, ad_ids, codes, flags, version, sequence, rate))
 
     def delete(self, ad_ids: Ids, sequence: int | None = None) -> int:
         """Remove ads from every version; how many there were. A human's block mark stays.

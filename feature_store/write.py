@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from . import record, write_scripts
 from .begin import begin
-from .core import TIMEOUT_S, Core, job, refresh, run_jobs
+from .core import TIMEOUT_S, Core, Job, job, refresh, run_jobs
 from .grouping import by_tag, record_keys
-from .ops import Op
+from .ops import Op, Pause
+from .pacing import Pace
 from .wire import Reply
 from .write_jobs import Batch, write_jobs
 
@@ -47,8 +48,9 @@ class Rows:
         return Rows(self.ids[chosen], self.codes[chosen], self.flags[chosen], sequence)
 
 
-def write(core: Core, rows: Rows, version: str | None) -> Op[WriteResult]:
-    """Store rows under a version (None: the active one)."""
+def write(core: Core, rows: Rows, version: str | None, rate: float = 0.0) -> Op[WriteResult]:
+    """Store rows under a version (None: the active one), `rate` a second at most (0: no bound)."""
+    pace = Pace(rate)
     view, number = yield from begin(core, version, time.monotonic() + TIMEOUT_S)
     name, bits = view.name(number), view.bits.get(number)
     core.wanted.check(name, bits)
@@ -58,18 +60,41 @@ def write(core: Core, rows: Rows, version: str | None) -> Op[WriteResult]:
         part, hashed = _in_order(rows.part(slice(start, start + _SLICE)))
         sealed = _seal(part, number)
         batch = Batch(part.ids, hashed, sealed, part.sequence is not None, number, bits)
-        jobs = write_jobs(core.keys, batch)
-        exchanges = -(-len(jobs) // _EXCHANGE)
-        for i in range(exchanges):
+        jobs = write_jobs(core.keys, batch, pace.rows)
+        rounds = -(-len(jobs) // _EXCHANGE)
+        for i in range(rounds):
             # Every so-manieth, so that each exchange keeps all nodes of a cluster at work.
-            some = jobs[i::exchanges]
-            answers = yield from run_jobs(core, some, time.monotonic() + TIMEOUT_S)
-            ignored += sum(_second(answer) for answer in answers)
+            some = jobs[i::rounds]
+            if rate:
+                ignored += yield from _paced(core, some, pace)
+            else:
+                ignored += (yield from _run(core, some))[1]
     return WriteResult(name, total - ignored, ignored)
 
 
-def _second(answer: Reply) -> int:
-    return int(answer[1]) if isinstance(answer, list) and isinstance(answer[1], int) else 0
+def _run(core: Core, jobs: list[Job]) -> Op[tuple[int, int]]:
+    """Rows that scripts have written, and that they have ignored."""
+    answers = yield from run_jobs(core, jobs, time.monotonic() + TIMEOUT_S)
+    return _sum(answers, 0), _sum(answers, 1)
+
+
+def _sum(answers: list[Reply], at: int) -> int:
+    return sum(
+        int(n) for each in answers if isinstance(each, list) and isinstance(n := each[at], int)
+    )
+
+
+def _paced(core: Core, jobs: list[Job], pace: Pace) -> Op[int]:
+    """Run jobs as they are due; the rows that were ignored."""
+    at = ignored = 0
+    while at < len(jobs):
+        count = pace.scripts()
+        written, late = yield from _run(core, jobs[at : at + count])
+        at, ignored = at + count, ignored + late
+        wait = pace.after(written + late)
+        if wait:
+            yield Pause(wait)
+    return ignored
 
 
 def _in_order(rows: Rows) -> tuple[Rows, record.U64]:

@@ -1,7 +1,7 @@
 """Turns rows to write into runs of scripts, built with arrays for thousands of rows at once.
 
 In: sealed records of distinct ids, in the order of their hashes, so that those of a tag and of a
-bucket stand together. Out: jobs of one tag and at most CHUNK rows each.
+bucket stand together. Out: jobs of one tag and at most so many rows each.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from . import buckets, write_scripts
 from .core import Job
-from .grouping import CHUNK
 from .keys import Keys, tag_of
 from .layout import Bits
 from .record import SYNDROMES, U64
@@ -36,14 +35,14 @@ class Batch:
     bits: Bits
 
 
-def write_jobs(keys: Keys, batch: Batch) -> list[Job]:
-    """The runs that write a batch, in the order of tags."""
+def write_jobs(keys: Keys, batch: Batch, most: int) -> list[Job]:
+    """The runs that write a batch, `most` rows each at most, in the order of tags."""
     tag = tag_of(batch.hashed)
     bounds = [0, *(np.flatnonzero(np.diff(tag)) + 1).tolist(), len(tag)] if len(tag) else [0]
     pieces = [
-        slice(at, min(at + CHUNK, stop))
+        slice(at, min(at + most, stop))
         for start, stop in pairwise(bounds)
-        for at in range(start, stop, CHUNK)
+        for at in range(start, stop, most)
     ]
     if batch.bits is None:
         script, named = write_scripts.WRITE, _own_keys(keys, batch, tag)

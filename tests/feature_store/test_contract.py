@@ -69,6 +69,9 @@ def test_other_wrong_arguments_are_refused(here: Any) -> None:
         here.write([1], codes, sequence=2**42)
     with pytest.raises(InputError):
         here.write([1], codes, version="a b")
+    for rate in (-1, float("nan"), "fast"):
+        with pytest.raises(InputError, match="rate"):
+            here.write([1], codes, rate=rate)
     with pytest.raises(InputError):
         here.lookup([1], deadline=0)
     with pytest.raises(InputError):

@@ -1,11 +1,13 @@
 """Bulk loads: from arrays and files, cut off and resumed, late batches ignored."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest_tools import opened
 
 from feature_store import FeatureStore, Flag, Status, sources
 from feature_store.errors import InputError
@@ -84,6 +86,22 @@ def test_a_paced_load_takes_its_time(here: FeatureStore) -> None:
     result = load(here, checked(IDS[:300], CODES[:300]), LoadOptions(rate=3000))
     assert result.seconds >= 0.09
     assert (here.lookup(IDS[:300]).status == Status.HIT).all()
+
+
+def test_a_paced_write_is_whole_and_takes_its_time(driver: str, valkey_url: str) -> None:
+    ids = np.append(IDS[:600], IDS[:100])  # some come twice: the later row counts
+    with opened(driver, valkey_url) as store:
+        began = time.monotonic()
+        result = store.write(ids, CODES[:700], rate=6000)
+        assert time.monotonic() - began >= 0.09  # 600 rows
+        assert (result.written, result.ignored) == (700, 0)
+        late = store.write(IDS[:700], CODES[:700], sequence=0, rate=1e9)
+        assert (late.written, late.ignored) == (700, 0)
+        found = store.lookup(IDS[:700], deadline=10)
+        np.testing.assert_array_equal(found.codes, CODES[:700])
+        store.write(IDS[:300], CODES[:300], sequence=9)
+        late = store.write(IDS[:400], CODES[300:700], sequence=8, rate=1e6)
+        assert (late.written, late.ignored) == (100, 300)
 
 
 def test_files_that_cannot_be_read_are_refused(here: FeatureStore, tmp_path: Path) -> None:
