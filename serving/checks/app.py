@@ -21,12 +21,14 @@ from serving.checks.subjects import Subject, inline
 from serving.checks.understander import SOON
 from serving.checks.verdicts import Relevance, Risk
 from serving.config import AppArgs
+from serving.encode.handles import ServedEncoder
 from serving.errors import (
     InvalidRequestError,
     OverloadedError,
     ServingError,
     UnavailableError,
 )
+from serving.image import ImagePool
 from serving.ingest.ads import make_ad
 from serving.llm.deployment import LlmDeployment, LlmOptions
 from serving.lookup.rows import parse_id
@@ -43,6 +45,7 @@ from serving.schema import (
 
 BODY_LIMIT_BYTES = 64 << 20
 DESCRIBE_S = 2.0
+ENCODE_THREADS = 2
 _Kind = TypeVar("_Kind", bound=Relevance | Risk)
 
 
@@ -57,10 +60,14 @@ class ChecksDeployment:
         parsed = AppArgs.model_validate(args)
         self._replica = Replica.open(parsed)
         options = LlmOptions.model_validate(parsed.options)
-        self._bench = await open_bench(self._replica, options, llm)
-        bench = self._bench
+        settings = self._replica.settings
+        self._images = ImagePool(ENCODE_THREADS, max_pixels=settings.image_pixels)
+        encoder = ServedEncoder(settings.models, self._images, parsed.application)
+        self._bench = bench = await open_bench(self._replica, options, llm, encoder)
         self._worker = asyncio.create_task(bench.completer.run(bench.engine))
         self._watch = asyncio.create_task(bench.book.watch())
+        if bench.spreading is not None:
+            self._follow = asyncio.create_task(bench.spreading.run())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create(self._replica, self._bench)

@@ -19,8 +19,10 @@ from feature_store.errors import FeatureStoreError
 from feature_store.record import CATEGORIES
 from serving.checks.judge import Judged
 from serving.checks.judges import Judges
+from serving.checks.overrides import human_flags
 from serving.checks.owed import Debt, Owed
 from serving.checks.policy import Policy
+from serving.checks.spreading import Spreading
 from serving.checks.subjects import Subject, Subjects
 from serving.checks.understander import LATER
 from serving.checks.verdicts import Relevance, Risk
@@ -58,22 +60,27 @@ class Engine(Protocol):
 class Records:
     """Writes verdicts to the feature store."""
 
-    def __init__(self, store: AsyncFeatureStore) -> None:
+    def __init__(self, store: AsyncFeatureStore, spreading: Spreading | None = None) -> None:
         self._store = store
+        self._spreading = spreading
 
     async def apply(self, ad_id: int, risk: Risk, policy: Policy) -> bool:
         """Flags and block of one ad; False when there is no record of it (yet).
 
         A verdict's block is a mark of its own: a new verdict lifts only that, never a human's.
-        Flags that a human has set are left as they are. Raises FeatureStoreError.
+        Flags that a human has set are left as they are, but for what a human said (`risk.by`); the
+        mark of a human's block is set where he sets it. Raises FeatureStoreError.
         """
+        human = risk.by == "human"
         before = await self._store.lookup([ad_id])
-        if before.status[0] == Status.HIT and Flag.HUMAN in Flag(int(before.flags[0])):
+        if not human and before.status[0] == Status.HIT and before.flags[0] & Flag.HUMAN:
             return True
-        flags = policy.flags(risk.categories, risk.verdict)
-        clear = (Flag.PENDING | Flag.REVIEW | _CATEGORY_BITS) & ~flags
+        flags = human_flags(risk) if human else policy.flags(risk.categories, risk.verdict)
+        if risk.by == "duplicate":
+            flags |= Flag.DUPLICATE
+        clear = (Flag.PENDING | Flag.REVIEW | Flag.DUPLICATE | _CATEGORY_BITS) & ~flags
         if (
-            risk.verdict == "block" and policy.checks.enforce
+            risk.verdict == "block" and policy.checks.enforce and not human
         ):  # before the flags: no lookup serves it in between
             reason = ", ".join(n for n, bit in CATEGORIES.items() if bit & flags)
             await self._store.block([ad_id], reason, source="verdict")
@@ -84,6 +91,11 @@ class Records:
         # Nothing changed: the flags were so already, or there is no record.
         status = int((await self._store.lookup([ad_id])).status[0])
         return status in (Status.HIT, Status.BLOCKED)
+
+    async def spread(self, subject: Subject, risk: Risk, policy: Policy) -> None:
+        """Have near copies of an ad know of its verdict. Raises UnavailableError."""
+        if self._spreading is not None:
+            await self._spreading.judged(subject, policy, blocked=risk.verdict == "block")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +165,10 @@ class Completer:
         judged = subject if isinstance(subject, ServingError) else await self._judged(debt, subject)
         if isinstance(judged, ServingError):
             return await self._failed(debt, judged)
-        if isinstance(judged, Judged) and not await self._applied(debt, judged.value):
+        if not await self._applied(debt, judged.value):
             return False
+        if isinstance(judged.value, Risk) and isinstance(subject, Subject):
+            await self._records.spread(subject, judged.value, self._judge.policy)
         await self._owed.settle(debt)
         return True
 

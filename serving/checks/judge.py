@@ -1,4 +1,5 @@
-"""The judge path in one screen: stored verdict, else the model, once for all who ask at a time.
+"""The judge path in one screen: a person's word, a stored verdict, else the cascade that ends in
+the model, once for all who ask at a time.
 
 In: subjects and a deadline. Out: for each a verdict and where it came from, or the ServingError
 that stood in the way; never later than the deadline. What was begun is finished and stored still.
@@ -8,15 +9,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from redis.exceptions import RedisError
 
 from serving.checks.flights import Flights
 from serving.checks.policy import Policy
 from serving.checks.subjects import Subject
-from serving.checks.understander import SOON, Understander
-from serving.checks.verdicts import Caption, Relevance, Risk, Scope, VerdictStore
+from serving.checks.understander import SOON
+from serving.checks.verdicts import Caption, Maker, Relevance, Risk, Scope, VerdictStore
 from serving.deadline import Deadline
 from serving.errors import (
     DeadlineExceededError,
@@ -26,11 +27,30 @@ from serving.errors import (
 )
 
 _Kind = TypeVar("_Kind", bound=Relevance | Risk | Caption)
-Source = Literal["cache", "llm"]
+Source = Literal["cache"] | Maker
 # A row's key in a scope, and what asks the model for it.
 _Task = tuple[Callable[[Scope, int], bytes], Callable[[int], Awaitable[_Kind]]]
 
 logger = logging.getLogger("tessera.checks")
+
+
+class Makes(Protocol):
+    """What makes verdicts that are not stored: an `Understander`, or a `Cascade` before it."""
+
+    async def relevance(self, query: str, subject: Subject, priority: int, /) -> Relevance: ...
+
+    async def risk(self, subject: Subject, priority: int, /) -> Risk: ...
+
+    async def caption(self, subject: Subject, /) -> Caption: ...
+
+
+# Names under which a person's word on a task, a subject and a query may lie, the strongest first.
+Above = Callable[[str, Subject, str], list[bytes]]
+
+
+def nobody(_task: str, _subject: Subject, _query: str) -> list[bytes]:
+    """Where no person has a word."""
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +73,10 @@ class Desk(Generic[_Kind]):
         keys: Sequence[bytes],
         make: Callable[[int], Awaitable[_Kind]],
         deadline: Deadline,
+        above: Sequence[Sequence[bytes]] = (),
     ) -> list[Judged[_Kind] | ServingError]:
-        """One result a key, in order; `make(row)` asks the model for a row."""
-        found = await self._store.get(keys)
+        """One result a key, in order; `make(row)` makes a row's. above: see `VerdictStore.get`."""
+        found = await self._store.get(keys, above)
         flights: dict[int, asyncio.Task[_Kind]] = {}
         refused: dict[int, ServingError] = {}
         for row, value in enumerate(found):
@@ -68,7 +89,7 @@ class Desk(Generic[_Kind]):
             # Not wait_for: it would cancel what others wait for too.
             await asyncio.wait(set(flights.values()), timeout=deadline.remaining_s)
         return [
-            Judged(value, "cache")
+            Judged(value, "human" if value.by == "human" else "cache")
             if value is not None
             else refused[row]
             if row in refused
@@ -102,11 +123,17 @@ class Judge:
     """
 
     def __init__(
-        self, policy: Policy, understander: Understander, scope: Callable[[], Scope], client: Any
+        self,
+        policy: Policy,
+        makes: Makes,
+        scope: Callable[[], Scope],
+        client: Any,
+        above: Above = nobody,
     ) -> None:
         self.policy = policy
-        self._understander = understander
+        self._makes = makes
         self._scope = scope
+        self._above = above
         self._relevance = Desk(VerdictStore(client, Relevance))
         self._risk = Desk(VerdictStore(client, Risk))
         self._captions = Desk(VerdictStore(client, Caption))
@@ -120,9 +147,10 @@ class Judge:
             return scope.key("relevance", subjects[row].content, query)
 
         def make(row: int) -> Awaitable[Relevance]:
-            return self._understander.relevance(query, subjects[row], priority)
+            return self._makes.relevance(query, subjects[row], priority)
 
-        return await self._judged(self._relevance, len(subjects), (key, make), deadline)
+        above = [self._above("relevance", subject, query) for subject in subjects]
+        return await self._judged(self._relevance, above, (key, make), deadline)
 
     async def risk(
         self, subjects: Sequence[Subject], deadline: Deadline, priority: int
@@ -133,9 +161,10 @@ class Judge:
             return scope.key("risk", subjects[row].content)
 
         def make(row: int) -> Awaitable[Risk]:
-            return self._understander.risk(subjects[row], priority)
+            return self._makes.risk(subjects[row], priority)
 
-        return await self._judged(self._risk, len(subjects), (key, make), deadline)
+        above = [self._above("risk", subject, "") for subject in subjects]
+        return await self._judged(self._risk, above, (key, make), deadline)
 
     async def caption(self, subject: Subject, deadline: Deadline) -> Judged[Caption]:
         """What the image shows. Raises ServingError."""
@@ -144,15 +173,19 @@ class Judge:
             return scope.key("caption", subject.content)
 
         def make(_row: int) -> Awaitable[Caption]:
-            return self._understander.caption(subject)
+            return self._makes.caption(subject)
 
-        (found,) = await self._judged(self._captions, 1, (key, make), deadline)
+        (found,) = await self._judged(self._captions, [[]], (key, make), deadline)
         if isinstance(found, ServingError):
             raise found
         return found
 
     async def _judged(
-        self, desk: Desk[_Kind], rows: int, task: _Task[_Kind], deadline: Deadline
+        self,
+        desk: Desk[_Kind],
+        above: Sequence[Sequence[bytes]],
+        task: _Task[_Kind],
+        deadline: Deadline,
     ) -> list[Judged[_Kind] | ServingError]:
         key, make = task
         found: list[Judged[_Kind] | ServingError] = []
@@ -165,7 +198,8 @@ class Judge:
                     raise ScopeChangedError("the model's inputs have changed meanwhile; ask again")
                 return value
 
-            found = await desk.judge([key(scope, row) for row in range(rows)], checked, deadline)
+            keys = [key(scope, row) for row in range(len(above))]
+            found = await desk.judge(keys, checked, deadline, above)
             if not any(isinstance(one, ScopeChangedError) for one in found):
                 break
         return found
@@ -181,4 +215,5 @@ def _landed(task: "asyncio.Task[_Kind]") -> Judged[_Kind] | ServingError:
         return error
     if error is not None:
         raise error
-    return Judged(task.result(), "llm")
+    value = task.result()
+    return Judged(value, value.by)

@@ -11,17 +11,21 @@ from export import Repository
 from export.prompts import Renderer
 from feature_store import AsyncFeatureStore
 from feature_store.errors import FeatureStoreError
+from serving.checks.cascade import Before, Cascade
 from serving.checks.completing import Completer, Records
 from serving.checks.flights import Reader
 from serving.checks.judge import Judge
 from serving.checks.judges import Judges
+from serving.checks.overrides import Overrides
 from serving.checks.owed import Owed
 from serving.checks.policies import SHIPPED, PolicyBook
 from serving.checks.policy import Policy, label_ids, model_version
 from serving.checks.sight import Sight
+from serving.checks.spreading import Spreading
 from serving.checks.subjects import Subjects
 from serving.checks.understander import LATER, SOON, Eyes, Understander
-from serving.checks.verdicts import Scope
+from serving.checks.vectors import Encodes, Space
+from serving.checks.verdicts import Relevance, Risk, Scope, VerdictStore
 from serving.errors import ConfigurationError, UnavailableError
 from serving.image import ImagePool
 from serving.ingest.opening import connect
@@ -42,6 +46,8 @@ class Bench:
     subjects: Subjects
     sight: Sight
     owed: Owed
+    overrides: Overrides
+    spreading: Spreading | None
     engine: LlmHandle
     completer: Completer
     store: AsyncFeatureStore
@@ -60,8 +66,10 @@ class Bench:
         self.images.close()
 
 
-async def open_bench(replica: Replica, options: LlmOptions, llm: Any) -> Bench:
-    """`llm`: Serve's handle of the engine's deployment.
+async def open_bench(
+    replica: Replica, options: LlmOptions, llm: Any, encoder: Encodes | None = None
+) -> Bench:
+    """`llm`: Serve's handle of the engine's deployment. encoder: None: nothing stands before it.
 
     Raises UnavailableError or ConfigurationError when something cannot be opened."""
     settings = replica.settings
@@ -85,6 +93,14 @@ async def open_bench(replica: Replica, options: LlmOptions, llm: Any) -> Bench:
     folder = settings.policies or SHIPPED
     book = await asyncio.to_thread(PolicyBook, folder, bundle, renderer)
     model = model_version(bundle)
+    overrides = Overrides(client, store.keys)
+    before: Before | None = None
+    spreading: Spreading | None = None
+    if encoder is not None:
+        space = Space(encoder, repository, subjects, images)
+        spreading = Spreading(client, store, subjects, space)
+        said = VerdictStore(client, Relevance), VerdictStore(client, Risk)
+        before = Before(space, spreading.creatives, overrides, *said)
 
     def make(policy: Policy) -> Judge:
         def scope() -> Scope:
@@ -93,9 +109,23 @@ async def open_bench(replica: Replica, options: LlmOptions, llm: Any) -> Bench:
             return Scope(settings.namespace, policy.version, seen)
 
         understander = Understander(policy, renderer, eyes, readers, engine)
-        return Judge(policy, understander, scope, client)
+        makes = Cascade(understander, policy, before, scope) if before else understander
+        return Judge(policy, makes, scope, client, overrides.names)
 
     judges = Judges(book, make)
     owed = Owed(client, store.keys)
-    completer = Completer(judges, subjects, owed, Records(store), replica.metrics)
-    return Bench(judges, book, subjects, sight, owed, engine, completer, store, client, images)
+    completer = Completer(judges, subjects, owed, Records(store, spreading), replica.metrics)
+    return Bench(
+        judges,
+        book,
+        subjects,
+        sight,
+        owed,
+        overrides,
+        spreading,
+        engine,
+        completer,
+        store,
+        client,
+        images,
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks.random_llm import TINY, make_words
 from export import Repository
@@ -31,6 +32,7 @@ from serving.llm.deployment import LlmOptions, shape_of
 from serving.replica import Replica
 
 SURE = -0.001  # nat
+HALVES = np.ones(4, np.float32) / 2
 
 
 def words_bundle(folder: Path) -> Bundle:
@@ -123,10 +125,15 @@ class Parts:
     contents: ContentStore
 
     async def put(
-        self, ad_id: int, title: str, text: str = "", picture: bytes | None = None
+        self,
+        ad_id: int,
+        title: str,
+        text: str = "",
+        picture: bytes | None = None,
+        vector: NDArray[np.float32] = HALVES,
     ) -> None:
         """As ingest does: content, owed, record."""
-        vector, codes = np.ones(4, np.float32) / 2, np.arange(6, dtype=np.uint16)
+        codes = np.arange(6, dtype=np.uint16)
         (sequence,) = await self.contents.sequences([ad_id])
         ad = Ad(ad_id, title, text, picture)
         await self.contents.write([Content(ad, vector, codes, "e1-s1", picture, sequence)])
@@ -135,7 +142,7 @@ class Parts:
 
     @property
     def readers(self) -> list[Reader]:
-        return list(self.bench.judge._understander._readers.values())
+        return list(self.bench.judge._makes._readers.values())
 
     async def post(self, route: str, **body: Any) -> httpx.Response:
         return await self.http.post(f"/{route}", json=body)
@@ -154,13 +161,13 @@ def words_repository(folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def open_parts(models: Path) -> AsyncIterator[Parts]:
+async def open_parts(models: Path, encoder: Any = None) -> AsyncIterator[Parts]:
     """A judge that answers over HTTP; the environment names its store and `models`."""
     replica = Replica.local("checks", "/v1/checks")
     bundle = Repository(models).open("checks")
     renderer = Renderer(bundle.file("tokenizer.json"), Policy.of(bundle).checks)
     engine = KnownEngine(renderer, shape_of(bundle))
-    bench = await opening.open_bench(replica, LlmOptions(), engine)
+    bench = await opening.open_bench(replica, LlmOptions(), engine, encoder)
     with pytest.raises(Exception, match="starting"):
         bench.engine.check()
     await until(lambda: bench.engine._away is None)

@@ -21,13 +21,13 @@ async def test_a_verdict_whose_scope_changes_is_made_anew_and_stored_where_it_be
     judge, sight = parts.bench.judge, parts.bench.sight
     monkeypatch.setattr(sight, "blind", None)
     seeing = judge._scope()
-    make = judge._understander.risk
+    make = judge._makes.risk
 
     async def finds_out(subject: Subject, priority: int) -> Risk:
         sight.blind = "another encoder serves"
         return await make(subject, priority)
 
-    monkeypatch.setattr(judge._understander, "risk", finds_out)
+    monkeypatch.setattr(judge._makes, "risk", finds_out)
     found = await parts.results("risk", ads=[{"title": "casino"}])
     assert (found[0]["verdict"], found[0]["source"]) == ("block", "llm")
     blind = judge._scope()
