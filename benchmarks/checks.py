@@ -36,8 +36,8 @@ from serving.deadline import Deadline
 from serving.errors import ServingError
 from serving.ingest.opening import connect
 from serving.llm.asks import Ask, Read
-from serving.llm.engine import Engine
-from serving.llm.vllm_engine import VllmEngine
+from serving.llm.engine import Engine, Limits
+from serving.llm.vllm_engine import Job, VllmEngine
 from serving.sizes import LlmValues
 
 from . import random_llm, report, stats
@@ -84,7 +84,7 @@ class Bench:
         inside = finished = 0
         while finished < len(asks):
             for number, ask in itertools.islice(waiting, CLIENTS - inside):
-                self.raw.add(f"raw-{number}", ask, self.labels, 1)
+                self.raw.add(Job(f"raw-{number}", ask, self.labels))
                 inside += 1
             done = len(self.raw.step())
             inside, finished = inside - done, finished + done
@@ -230,7 +230,7 @@ def _opened(size: random_llm.Size, requests: int, seed: int) -> Iterator[Bench]:
 
 
 async def _bridge(raw: VllmEngine, values: LlmValues) -> Engine:
-    engine = Engine(lambda: raw, values.waiting)
+    engine = Engine(lambda: raw, Limits(values.waiting, values.waiting_tokens))
     await engine.start()
     return engine
 

@@ -27,7 +27,8 @@ class Autoscaling(_Frozen):
 class LlmValues(_Frozen):
     """The language-model engine. The KV cache is touched whole at the start; nice: of its process.
 
-    waiting: asks that may be in the engine at once; more are refused.
+    waiting: asks that may be in the engine at once, and waiting_tokens those of their tokens that
+    are not in the prefix cache; more are refused.
     """
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -37,6 +38,7 @@ class LlmValues(_Frozen):
     prefix_caching: bool = True
     enforce_eager: bool = False
     waiting: int = Field(default=4096, ge=1)
+    waiting_tokens: int = Field(default=1 << 18, ge=1)
     nice: int = Field(default=0, ge=0, le=19)
 
 

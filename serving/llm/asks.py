@@ -39,11 +39,15 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the model takes. context: tokens of prompt and answer; hidden: H; vocabulary: ids."""
+    """What the model takes. context: tokens of prompt and answer; hidden: H; vocabulary: ids.
+
+    block_size: tokens that the prefix cache keeps together.
+    """
 
     context: int
     hidden: int
     vocabulary: int
+    block_size: int = 32
 
 
 def check(ask: Ask, shape: Shape, answer_tokens: int) -> None:

@@ -5,7 +5,8 @@ answers label reads of every kind before the replica is ready, so no caller wait
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from export.errors import ExportError
 from serving.config import AppArgs
 from serving.errors import ConfigurationError, ServingError
 from serving.llm.asks import Ask, Read, Shape
-from serving.llm.engine import Engine
+from serving.llm.engine import Engine, Limits
 from serving.llm.vllm_engine import VllmEngine
 from serving.replica import Replica
 from serving.sizes import LlmValues
@@ -53,13 +54,13 @@ def open_bundle(repository: Repository, options: LlmOptions) -> Bundle:
 def shape_of(bundle: Bundle) -> Shape:
     """What the bundle's model takes, from its manifest."""
     metadata: Any = bundle.manifest.metadata
-    return Shape(int(metadata["context"]), int(metadata["hidden"]), int(metadata["vocabulary"]))
+    names = ("context", "hidden", "vocabulary", "block_size")
+    return Shape(*(int(metadata[name]) for name in names))
 
 
-def open_engine(bundle: Bundle, values: LlmValues) -> VllmEngine:
-    """vLLM over a bundle's folder; blocks for seconds."""
-    metadata: Any = bundle.manifest.metadata
-    return VllmEngine(bundle.directory, shape_of(bundle), int(metadata["block_size"]), values)
+def open_engine(bundle: Bundle, values: LlmValues, *, in_ray: bool = False) -> VllmEngine:
+    """vLLM over a bundle's folder; blocks for seconds. in_ray: its metrics are to be Ray's."""
+    return VllmEngine(bundle.directory, shape_of(bundle), values, in_ray)
 
 
 async def warm(engine: Engine, bundle: Bundle) -> None:
@@ -87,7 +88,8 @@ class LlmDeployment:
         os.nice(options.llm.nice)  # before its threads are made: they inherit it
         self._replica = Replica.open(parsed)
         self._bundle = open_bundle(Repository(self._replica.settings.models), options)
-        self._engine = Engine(lambda: open_engine(self._bundle, options.llm), options.llm.waiting)
+        limits = Limits(options.llm.waiting, options.llm.waiting_tokens)
+        self._engine = Engine(lambda: open_engine(self._bundle, options.llm, in_ray=True), limits)
         await self._engine.start()
         await warm(self._engine, self._bundle)
         metrics = self._replica.metrics
@@ -113,13 +115,20 @@ class LlmDeployment:
         """See `Engine.generate`."""
         return await self._engine.generate(ask, max_tokens)
 
+    async def stream(self, ask: Ask, max_tokens: int) -> AsyncGenerator[tuple[int, ...]]:
+        """See `Engine.stream`."""
+        async with aclosing(self._engine.stream(ask, max_tokens)) as pieces:
+            async for piece in pieces:
+                yield piece
+
     async def describe(self) -> dict[str, Any]:
-        """Process id, bundle and vLLM's counters: for operators and drills."""
+        """Process id, bundle, and what is in the engine: for operators and drills."""
         manifest = self._bundle.manifest
         return {
             "pid": os.getpid(),
             "model": f"{manifest.name}@{manifest.version}",
             "in_flight": self._engine.in_flight,
+            "uncached_tokens": self._engine.uncached_tokens,
         }
 
     def check_health(self) -> None:

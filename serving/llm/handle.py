@@ -7,7 +7,7 @@ answered at once, and a probe closes it when the engine answers again.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Any, TypeVar
 
 from ray.exceptions import RayError
@@ -16,6 +16,7 @@ from ray.serve.exceptions import RayServeException
 from serving.errors import DeadlineExceededError, ServingError, UnavailableError
 from serving.llm.asks import Ask, Read
 
+PIECE_S = 10.0
 PROBE_S = 0.5
 PROBE_TIMEOUT_S = 5.0
 _Answer = TypeVar("_Answer")
@@ -48,6 +49,20 @@ class LlmHandle:
         """See `Engine.generate`. Raises ServingError."""
         self.check()
         return await self._call(self._handle.generate.remote(ask, max_tokens), timeout_s)
+
+    async def stream(self, ask: Ask, max_tokens: int) -> AsyncGenerator[tuple[int, ...]]:
+        """See `Engine.stream`; each piece within PIECE_S. Raises ServingError."""
+        self.check()
+        pieces = self._handle.options(stream=True).stream.remote(ask, max_tokens)
+        ended = False
+        try:
+            while True:
+                yield await self._call(anext(pieces), PIECE_S)
+        except StopAsyncIteration:
+            ended = True
+        finally:
+            if not ended:
+                pieces.cancel()
 
     async def describe(self, timeout_s: float) -> dict[str, Any]:
         """Process id and model of a replica. Raises ServingError."""

@@ -16,13 +16,28 @@ from serving.sizes import LlmValues
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """One request that is done: its generated ids, and log-probabilities by token id."""
+class Job:
+    """What the engine is to do: read `labels`, or generate up to `max_tokens` ids greedily.
+
+    streamed: ids are given out as they come.
+    """
+
+    name: str
+    ask: Ask
+    labels: tuple[int, ...] = ()
+    max_tokens: int = 1
+    streamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What came of a job: its new ids, and log-probabilities by token id. more: it goes on."""
 
     name: str
     ids: tuple[int, ...]
     logprobs: dict[int, float]
     cached_tokens: int
+    more: bool = False
 
     def read(self, labels: tuple[int, ...]) -> Read:
         """The log-probabilities of `labels`."""
@@ -30,13 +45,15 @@ class Finished:
 
 
 class VllmEngine:
-    """One model in this process. `shape`: what it takes."""
+    """One model in this process. shape: what it takes. blocks: that its prefix cache holds."""
 
-    def __init__(self, folder: Path, shape: Shape, block_size: int, values: LlmValues) -> None:
+    def __init__(self, folder: Path, shape: Shape, values: LlmValues, in_ray: bool = False) -> None:
+        """in_ray: vLLM's metrics become Ray's (`ray_vllm_...`), and `counters` stays empty."""
         try:
             import torch
             from vllm import SamplingParams
             from vllm.engine.arg_utils import EngineArgs
+            from vllm.sampling_params import RequestOutputKind
             from vllm.v1.engine.llm_engine import LLMEngine
         except ImportError as error:
             raise ConfigurationError(
@@ -53,7 +70,7 @@ class VllmEngine:
             max_model_len=shape.context,
             max_num_seqs=values.max_sequences,
             max_num_batched_tokens=max(values.max_batched_tokens, shape.context),
-            block_size=block_size,
+            block_size=shape.block_size,
             kv_cache_memory_bytes=values.kv_cache_bytes,
             enable_prefix_caching=values.prefix_caching,
             enable_prompt_embeds=True,
@@ -65,20 +82,30 @@ class VllmEngine:
             disable_log_stats=False,
             seed=0,
         )
-        self._engine: Any = LLMEngine.from_engine_args(arguments)
+        self._final, self._delta = RequestOutputKind.FINAL_ONLY, RequestOutputKind.DELTA
+        loggers = None
+        if in_ray:
+            from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+            loggers = [RayPrometheusStatLogger]
+        self._engine: Any = LLMEngine.from_engine_args(arguments, stat_loggers=loggers)
+        cached = self._engine.vllm_config.cache_config.num_gpu_blocks or 0
+        self.blocks = int(cached) if values.prefix_caching else 0
         self._dtype = self._engine.model_config.dtype
         self._names: dict[str, str] = {}  # ours -> vLLM's own
 
-    def add(self, name: str, ask: Ask, labels: tuple[int, ...], max_tokens: int) -> None:
-        """Queue a checked ask; `labels` empty: generate up to `max_tokens` greedily."""
-        if labels:
-            params = self._sampling(
-                max_tokens=1, temperature=0, logprob_token_ids=list(labels), detokenize=False
-            )
-        else:
-            params = self._sampling(max_tokens=max_tokens, temperature=0, detokenize=False)
-        self._names[name] = self._engine.add_request(
-            name, self._prompt(ask), params, priority=ask.priority
+    def add(self, job: Job) -> None:
+        """Queue a job whose ask has been checked."""
+        labels = list(job.labels) or None
+        params = self._sampling(
+            max_tokens=1 if labels else job.max_tokens,
+            temperature=0,
+            logprob_token_ids=labels,
+            detokenize=False,
+            output_kind=self._delta if job.streamed else self._final,
+        )
+        self._names[job.name] = self._engine.add_request(
+            job.name, self._prompt(job.ask), params, priority=job.ask.priority
         )
 
     def abort(self, name: str) -> None:
@@ -87,16 +114,24 @@ class VllmEngine:
         if own is not None:
             self._engine.abort_request([own], internal=True)
 
-    def step(self) -> list[Finished]:
-        """One step of the engine: the requests that it finished."""
-        done = [output for output in self._engine.step() if output.finished]
-        for output in done:
-            self._names.pop(output.request_id, None)
-        return [self._finished(output) for output in done]
+    def step(self) -> list[Output]:
+        """One step of the engine: what it finished, and what came of streamed jobs."""
+        found = self._engine.step()
+        for output in found:
+            if output.finished:
+                self._names.pop(output.request_id, None)
+        return [self._output(output) for output in found]
 
     @property
     def busy(self) -> bool:
         return bool(self._engine.has_unfinished_requests())
+
+    def inside(self) -> dict[str, int]:
+        """Requests by who remembers them: this object, vLLM's front, its scheduler's two queues."""
+        core = getattr(self._engine.engine_core, "engine_core", None)  # None: in another process
+        running, waiting = core.scheduler.get_request_counts() if core else (0, 0)
+        front = self._engine.get_num_unfinished_requests()
+        return {"known": len(self._names), "front": front, "running": running, "waiting": waiting}
 
     def counters(self) -> dict[str, float]:
         """vLLM's own gauges and counters, by name without labels (summed)."""
@@ -121,9 +156,9 @@ class VllmEngine:
             "prompt_is_token_ids": is_word,
         }
 
-    def _finished(self, output: Any) -> Finished:
+    def _output(self, output: Any) -> Output:
         answer = output.outputs[0]
         first = answer.logprobs[0] if answer.logprobs else {}
         logprobs = {token: float(found.logprob) for token, found in first.items()}
-        cached = output.num_cached_tokens or 0
-        return Finished(output.request_id, tuple(answer.token_ids), logprobs, cached)
+        ids, cached = tuple(answer.token_ids), output.num_cached_tokens or 0
+        return Output(output.request_id, ids, logprobs, cached, not output.finished)

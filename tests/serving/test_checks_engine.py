@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from serving.errors import InvalidRequestError, OverloadedError, UnavailableError
+from serving.llm.admission import Admission
 from serving.llm.asks import Ask, Read, Shape
-from serving.llm.engine import Engine
-from serving.llm.vllm_engine import Finished
+from serving.llm.engine import Engine, Limits
+from serving.llm.vllm_engine import Job, Output
 
 SHAPE = Shape(context=32, hidden=4, vocabulary=100)
 LABELS = (7, 8)
@@ -19,9 +20,12 @@ LABELS = (7, 8)
 class SlowSteps:
     """An engine that answers one request a step; `hold` keeps it from stepping."""
 
+    blocks = 64
+
     def __init__(self) -> None:
         self.shape = SHAPE
-        self.inside: dict[str, Ask] = {}
+        self.jobs: dict[str, Job] = {}
+        self.given: dict[str, int] = {}
         self.added = 0
         self.aborted: list[str] = []
         self.hold = threading.Event()
@@ -31,33 +35,39 @@ class SlowSteps:
 
     @property
     def busy(self) -> bool:
-        return bool(self.inside)
+        return bool(self.jobs)
 
-    def add(self, name: str, ask: Ask, labels: tuple[int, ...], max_tokens: int) -> None:
+    def add(self, job: Job) -> None:
         self.added += 1
-        if ask.ids[0] == 99:
+        if job.ask.ids[0] == 99:
             raise ValueError("not this one")
-        self.inside[name] = ask
+        self.jobs[job.name] = job
         self.thread = threading.get_ident()
 
     def abort(self, name: str) -> None:
         self.aborted.append(name)
-        self.inside.pop(name, None)
+        self.jobs.pop(name, None)
 
-    def step(self) -> list[Finished]:
+    def step(self) -> list[Output]:
         if not self.hold.wait(0.01):
             return []
         if self.broken:
             raise RuntimeError("the engine core died")
-        if not self.inside:
+        if not self.jobs:
             return []
-        name, ask = next(iter(self.inside.items()))
-        del self.inside[name]
+        name, job = next(iter(self.jobs.items()))
+        ask, given = job.ask, self.given.get(name, 0)
+        more = job.streamed and given < job.max_tokens - 1
+        if more:
+            self.given[name] = given + 1
+        else:
+            del self.jobs[name]
+        ids = ask.ids[given : given + 1] if job.streamed else ask.ids[: job.max_tokens]
         first = float(ask.ids[0])
-        return [Finished(name, ask.ids[:2], {7: -first, 8: -2 * first}, 3)]
+        return [Output(name, ids, {7: -first, 8: -2 * first}, 3, more)]
 
-    def counters(self) -> dict[str, float]:
-        return {}
+    def inside(self) -> dict[str, int]:
+        return {"known": len(self.jobs)}
 
 
 async def until(condition: object) -> None:
@@ -74,7 +84,7 @@ async def steps() -> SlowSteps:
 
 @pytest.fixture
 async def engine(steps: SlowSteps) -> "asyncio.AsyncGenerator[Engine, None]":  # type: ignore[name-defined]
-    made = Engine(lambda: steps, waiting=8)
+    made = Engine(lambda: steps, Limits(8, 64))
     await made.start()
     yield made
     await made.close()
@@ -91,15 +101,15 @@ async def test_answers_go_to_who_asked(engine: Engine, steps: SlowSteps) -> None
 async def test_a_caller_that_goes_away_leaves_nothing(engine: Engine, steps: SlowSteps) -> None:
     steps.hold.clear()
     tasks = [asyncio.create_task(engine.read([Ask((n,))], LABELS)) for n in range(1, 7)]
-    await until(lambda: len(steps.inside) == 6)
+    await until(lambda: len(steps.jobs) == 6)
     for task in tasks[:5]:
         task.cancel()
     await asyncio.gather(*tasks[:5], return_exceptions=True)
-    await until(lambda: len(steps.inside) == 1)
+    await until(lambda: len(steps.jobs) == 1)
     assert len(steps.aborted) == 5
     steps.hold.set()
     assert (await tasks[5])[0] == Read((-6.0, -12.0), 3)
-    assert (engine.in_flight, steps.inside) == (0, {})
+    assert (engine.in_flight, steps.jobs) == (0, {})
 
 
 def soft(*shape: int, dtype: type = np.float32) -> np.ndarray:
@@ -145,10 +155,62 @@ async def test_what_the_engine_refuses_is_that_asks_answer_only(
 async def test_too_many_at_once_are_refused(engine: Engine, steps: SlowSteps) -> None:
     steps.hold.clear()
     waiting = asyncio.create_task(engine.read([Ask((n,)) for n in range(1, 12)], LABELS))
-    await until(lambda: len(steps.inside) == 8)
+    await until(lambda: len(steps.jobs) == 8)
     steps.hold.set()
     found = await waiting
     assert [isinstance(one, OverloadedError) for one in found] == [False] * 8 + [True] * 3
+
+
+async def test_only_tokens_that_are_not_cached_are_counted(
+    engine: Engine, steps: SlowSteps
+) -> None:
+    """Limits: 8 asks, 64 tokens; blocks of 4 in a shape of their own."""
+    steps.shape = Shape(context=128, hidden=4, vocabulary=100, block_size=4)
+    fresh = Engine(lambda: steps, Limits(8, 64))
+    await fresh.start()
+    steps.hold.clear()
+    shared = tuple(range(1, 49))
+    first = asyncio.create_task(fresh.read([Ask((*shared, 60))], LABELS))
+    await until(lambda: fresh.uncached_tokens == 49)
+    assert isinstance((await fresh.read([Ask((70,) * 20)], LABELS))[0], OverloadedError)
+    others = [asyncio.create_task(fresh.read([Ask((*shared, n))], LABELS)) for n in range(61, 67)]
+    await until(lambda: len(steps.jobs) == 7)  # by whole prompts: 343 tokens
+    assert fresh.uncached_tokens == 55
+    steps.hold.set()
+    found = [await task for task in (first, *others)]
+    assert all(isinstance(one, Read) for (one,) in found)
+    assert (fresh.uncached_tokens, fresh.in_flight) == (0, 0)
+    await fresh.close()
+
+
+def test_images_are_part_of_what_is_cached() -> None:
+    admission = Admission(8, 1_000, block_size=4, blocks=8)
+    ids = tuple(range(1, 17))
+    for name, value, at, need in (
+        ("a", 1.0, 8, 16),
+        ("b", 1.0, 8, 1),
+        ("c", 2.0, 8, 8),  # another image behind the same eight tokens
+        ("d", 2.0, 0, 16),
+    ):
+        before = admission.uncached
+        admission.admit(name, Ask(ids, np.full((2, 4), value, np.float32), at))
+        assert admission.uncached - before == need, name
+    for name in "abcd":
+        admission.release(name)
+    assert (admission.uncached, len(admission)) == (0, 0)
+
+
+async def test_a_text_comes_as_it_is_made_and_ends_with_its_reader(
+    engine: Engine, steps: SlowSteps
+) -> None:
+    pieces = [piece async for piece in engine.stream(Ask((5, 6, 7, 8)), 3)]
+    assert pieces == [(5,), (6,), (7,)]
+    assert engine.in_flight == 0
+    stream = engine.stream(Ask((5, 6, 7, 8)), 20)
+    assert await anext(stream) == (5,)
+    await stream.aclose()
+    await until(lambda: not steps.jobs)
+    assert (engine.in_flight, engine.uncached_tokens) == (0, 0)
 
 
 async def test_a_dead_engine_says_so_to_all(engine: Engine, steps: SlowSteps) -> None:
@@ -166,7 +228,7 @@ async def test_an_engine_that_does_not_open_says_why() -> None:
     def broken() -> SlowSteps:
         raise OSError("no such weights")
 
-    engine = Engine(broken, waiting=1)
+    engine = Engine(broken, Limits(1))
     with pytest.raises(OSError, match="no such weights"):
         await engine.start()
     with pytest.raises(UnavailableError):

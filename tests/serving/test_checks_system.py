@@ -101,6 +101,29 @@ def test_bad_input_leaves_the_engine_unharmed(system: System) -> None:
         assert client.get("/v1/checks/readyz").status_code == 200
 
 
+def test_metrics_of_the_engine_are_scraped_with_rays(system: System, fresh_ids: range) -> None:
+    wanted = {
+        f"ray_vllm_{name}"
+        for name in (
+            "num_requests_running",
+            "num_requests_waiting",
+            "prefix_cache_queries_total",
+            "prefix_cache_hits_total",
+            "kv_cache_usage_perc",
+            "request_queue_time_seconds_bucket",
+        )
+    } | {"ray_tessera_owed", "ray_tessera_owed_oldest_seconds"}
+    with system.client() as client:
+        ads = [{"title": f"a green hat {fresh_ids[0]}"}]
+        assert client.post("/v1/checks/risk", json={"ads": ads}).status_code == 200
+
+    def missing() -> set[str]:
+        text = httpx.get(system.report["served"]["metrics"], trust_env=False).text
+        return wanted - {line.partition("{")[0] for line in text.splitlines()}
+
+    until(lambda: not missing() or None, 60.0)
+
+
 class Lookups(threading.Thread):
     """Looks ads up for as long as it runs; keeps every answer that is not what it should be."""
 
