@@ -16,7 +16,7 @@ from export.errors import IntegrityError, NotFoundError
 from export.manifest import Manifest
 from export.pointer import Pointer
 from export.rules import check_name
-from export.store import local_path, open_store, split_url
+from export.store import DEFAULT_CACHE, local_path, open_store, split_url
 
 __all__ = ["Bundle", "Repository"]
 
@@ -30,9 +30,16 @@ class Repository:
         cache: where bundles of an object store are kept once they were downloaded and verified;
             by default `~/.cache/tessera/bundles`.
 
+    Attributes:
+        root: the folder, or the URL as a string.
+        cache: the folder that bundles behind a URL are kept in; None for a folder.
+
     Raises:
         RepositoryError: a URL that cannot be one of a repository.
     """
+
+    root: Path | str
+    cache: Path | None
 
     def __init__(
         self,
@@ -42,10 +49,12 @@ class Repository:
         private_key: Path | None = None,
         cache: Path | None = None,
     ) -> None:
-        self._store = open_store(root, cache)
         found = split_url(root)
-        remote = found is not None and found[0] not in ("file", "local")
-        self.root = f"{found[0]}://{found[1]}" if found and remote else local_path(root)
+        if found is None or found[0] in ("file", "local"):
+            self.root, self.cache = local_path(root), None
+        else:
+            self.root, self.cache = f"{found[0]}://{found[1]}", cache or Path.home() / DEFAULT_CACHE
+        self._store = open_store(root, self.cache)
         self._public_key = public_key
         self._private_key = private_key
 

@@ -52,16 +52,16 @@ def split_url(root: str | Path) -> tuple[str, str] | None:
 
 
 def open_store(root: str | Path, cache: Path | None) -> BundleStore:
-    """The store behind a folder or a URL.
+    """The store behind a folder, or with a cache behind a URL.
 
     Raises:
         RepositoryError: a URL with credentials in it, or of a protocol that nothing here reads.
     """
     found = split_url(root)
-    if found is not None and found[0] not in ("file", "local"):
+    if found is not None and cache is not None:
         from export.object_store import ObjectStore
 
-        return ObjectStore(*found, cache or Path.home() / DEFAULT_CACHE)
+        return ObjectStore(*found, cache)
     from export.local_store import LocalStore
 
     return LocalStore(local_path(root))

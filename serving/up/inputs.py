@@ -31,24 +31,32 @@ class Bundles:
     checks: dict[str, str]
 
 
-def open_bundles(folder: Path, *, llm: bool) -> Bundles:
-    """What a repository holds; the reference bundles are made if missing or older than the
-    package. A bundle made from another model is left alone.
+def open_bundles(root: Path | str, *, llm: bool) -> Bundles:
+    """What a repository holds. In a folder the reference bundles are made if missing or older than
+    the package, and a bundle made from another model is left alone; a URL is only read.
 
     llm: with the checks' language model. Raises MainJobError when they cannot be made,
-    ConfigurationError when a bundle is damaged.
+    ConfigurationError when a bundle is damaged, or missing behind a URL.
     """
-    repository = Repository(folder)
+    repository = Repository(root)
     wanted = (*REFERENCE_MODELS, CHECKS) if llm else REFERENCE_MODELS
-    missing = set(wanted) - set(_names(repository))
+    missing = sorted(set(wanted) - set(_names(repository)))
+    if isinstance(root, str):
+        if missing:
+            raise ConfigurationError(
+                f"--models {root}: expected {', '.join(missing)}, which is not there; what lies "
+                f"behind a URL is only read: publish it (python -m export shipped --out {root})"
+            )
     # Also those made from older weights of the package: they would not fit each other any more.
-    if missing or os.access(folder, os.W_OK):
+    elif missing or os.access(root, os.W_OK):
         only = [argument for name in wanted for argument in ("--only", name)]
-        _export("bundles", "export", "shipped", "--out", str(folder), *only)
+        _export("bundles", "export", "shipped", "--out", str(root), *only)
+    kept = "" if repository.cache is None else f", kept in {repository.cache}"
     try:
-        found = [repository.open(name).manifest for name in repository.names()]
+        with step(f"opening the bundles of {root}{kept}"):
+            found = [repository.open(name).manifest for name in repository.names()]
     except ExportError as error:
-        raise ConfigurationError(f"--models {folder}: {error}") from error
+        raise ConfigurationError(f"--models {root}: {error}") from error
     return Bundles(
         models={m.name: m.version for m in found if m.kind != LLM_KIND},
         checks={m.name: m.version for m in found if llm and m.name == CHECKS},

@@ -9,6 +9,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.errors import ExportError
+from export.repository import Repository
 from feature_store.ports import reserve
 from serving.auth import read_keys
 from serving.config import Settings
@@ -17,11 +19,14 @@ from serving.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line of `up`; `redis` None: an embedded server, `creatives` None: drawn ones."""
+    """The command line of `up`; `redis` None: an embedded server, `creatives` None: drawn ones.
+
+    models: a folder, or a URL as a string.
+    """
 
     redis: str | None
     creatives: Path | None
-    models: Path
+    models: Path | str
     host: str
     port: int
     grpc_port: int
@@ -38,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--creatives", metavar="DIR", type=Path, help="<class>/<name>.jpg, or with an ads.jsonl"
     )
-    parser.add_argument("--models", metavar="DIR", type=Path, help="bundles (default: var/models)")
+    parser.add_argument(
+        "--models", metavar="DIR", help="bundles: a folder, or a URL (default: var/models)"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="HTTP (%(default)s)")
     parser.add_argument("--grpc-port", type=int, default=9000, help="gRPC (%(default)s)")
@@ -67,9 +74,7 @@ def check(arguments: argparse.Namespace) -> Options:
         raise ConfigurationError(f"--creatives: no such folder: {creatives}")
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise ConfigurationError(f"--json: no such folder: {arguments.json.absolute().parent}")
-    models = arguments.models or settings.models
-    if models.exists() and not models.is_dir():
-        raise ConfigurationError(f"--models: expected a folder, found a file: {models}")
+    models = check_models(arguments.models or settings.models)
     keys = settings.api_keys_file
     if keys is not None:
         read_keys(keys)
@@ -85,7 +90,7 @@ def check(arguments: argparse.Namespace) -> Options:
     return Options(
         redis=redis,
         creatives=creatives,
-        models=models.absolute(),
+        models=models,
         host=arguments.host,
         port=arguments.port,
         grpc_port=arguments.grpc_port,
@@ -95,6 +100,19 @@ def check(arguments: argparse.Namespace) -> Options:
         keys=keys.absolute() if keys else None,
         llm=not arguments.no_llm,
     )
+
+
+def check_models(given: str | Path) -> Path | str:
+    """An absolute folder, or a URL. ConfigurationError where it can be neither."""
+    try:
+        root = Repository(given).root
+    except ExportError as error:
+        raise ConfigurationError(f"--models: {error}") from error
+    if isinstance(root, str):
+        return root
+    if root.exists() and not root.is_dir():
+        raise ConfigurationError(f"--models: expected a folder, found a file: {root}")
+    return root.absolute()
 
 
 def is_loopback(host: str) -> bool:
