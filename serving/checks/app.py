@@ -5,18 +5,21 @@ which holds the engine in a process of its own, so that one that dies leaves som
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from ray import serve
+from redis.exceptions import RedisError
 
 from feature_store.errors import FeatureStoreError
 from serving import http
 from serving.checks import forms
-from serving.checks.judge import Judged
+from serving.checks.judge import PASSING, Judged
 from serving.checks.opening import Bench, open_bench
+from serving.checks.owed_routes import add_owed_routes
 from serving.checks.subjects import Subject, inline
 from serving.checks.understander import SOON
 from serving.checks.verdicts import Relevance, Risk
@@ -44,8 +47,9 @@ from serving.schema import (
 )
 
 BODY_LIMIT_BYTES = 64 << 20
-DESCRIBE_S = 2.0
 ENCODE_THREADS = 2
+
+logger = logging.getLogger("tessera.checks")
 _Kind = TypeVar("_Kind", bound=Relevance | Risk)
 
 
@@ -97,30 +101,48 @@ class Checks:
         rows: Sequence[forms.Row],
         judge: Callable[[list[Subject]], Awaitable[list[Judged[_Kind] | ServingError]]],
         result: Callable[[int | None, Judged[_Kind]], dict[str, Any]],
+        owe: Callable[[list[int]], Awaitable[None]] | None = None,
     ) -> Response:
-        """One result or problem a row, in order."""
+        """One result or problem a row, in order. owe: of ads that the model will judge later."""
         subjects = await self._subjects(rows)
         good = [row for row, one in enumerate(subjects) if isinstance(one, Subject)]
         found = await judge([one for one in subjects if isinstance(one, Subject)])
         judged: dict[int, Judged[_Kind] | ServingError] = dict(zip(good, found, strict=True))
         results: list[dict[str, Any]] = []
         errors: list[ServingError] = []
+        problems: list[ServingError] = []
         masses: list[float] = []
+        later: list[int] = []
         for row, subject in enumerate(subjects):
             ad_id = _ad_id(rows[row])
             one = subject if isinstance(subject, ServingError) else judged[row]
+            passing = one if isinstance(one, ServingError) else one.instead_of
+            if passing is not None:
+                errors.append(passing)
+                if ad_id is not None and isinstance(passing, PASSING):
+                    later.append(ad_id)
+            elif not isinstance(one, ServingError):
+                masses.append(one.value.label_mass)
             if isinstance(one, ServingError):
-                errors.append(one)
+                problems.append(one)
                 results.append(forms.problem(ad_id, one))
                 self._judged.inc(tags={"task": task, "outcome": one.slug})
             else:
-                masses.append(one.value.label_mass)
                 results.append(result(ad_id, one))
                 self._judged.inc(tags={"task": task, "outcome": one.source})
-        shed = [error for error in errors if isinstance(error, OverloadedError)]
+        if later and owe is not None:
+            await self._owe(owe(later))
+        shed = [error for error in problems if isinstance(error, OverloadedError)]
         if len(shed) == len(rows):
             raise shed[0]  # nothing was answered: 429 says when to come back
         return _json({"results": results, "degraded": self._degraded(errors, masses)})
+
+    async def _owe(self, owed: Awaitable[None]) -> None:
+        """Nobody was promised these: where they cannot be kept, they are asked for again."""
+        try:
+            await owed
+        except (RedisError, OverloadedError) as error:
+            logger.warning("verdicts that were not made are not owed: %s", error)
 
     def _degraded(
         self, errors: Sequence[ServingError], masses: Sequence[float]
@@ -160,6 +182,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
             rows,
             lambda subjects: judge.relevance(query, subjects, deadline),
             forms.relevance_result,
+            None if body.policy else lambda ids: bench.owed.add_query(ids, query),
         )
 
     @app.post(
@@ -178,6 +201,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
             rows,
             lambda subjects: judge.risk(subjects, deadline, SOON),
             lambda ad_id, one: forms.risk_result(ad_id, one, judge.policy.version),
+            None if body.policy else bench.owed.add,
         )
 
     @app.post(
@@ -202,12 +226,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
         judged = await bench.judge.caption(subject, deadline)
         return _json({"caption": judged.value.caption, "source": judged.source})
 
-    @app.get("/engine", dependencies=[http.requires("admin")])
-    async def engine() -> dict[str, Any]:
-        """For operators: the engine's process and model, and how many verdicts are owed."""
-        owed = await bench.owed.count()
-        return {"owed": owed, **await bench.engine.describe(DESCRIBE_S)}
-
+    add_owed_routes(app, bench)
     return app
 
 

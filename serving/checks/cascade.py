@@ -5,6 +5,7 @@ fails before the model (encoders away, store away) is no reason not to ask the m
 """
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -21,6 +22,7 @@ from serving.checks.verdicts import Caption, Relevance, Risk, Scope, VerdictStor
 from serving.errors import ServingError
 
 _Kind = TypeVar("_Kind", Relevance, Risk)
+NOTED = 4096  # unclear verdicts of the router that are remembered
 EVEN = 0.5  # where a label of relevance changes
 
 logger = logging.getLogger("tessera.checks")
@@ -47,6 +49,15 @@ class Cascade:
         self._policy = policy
         self._before = before
         self._scope = scope
+        self._unclear: OrderedDict[tuple[str, bytes], Relevance | Risk] = OrderedDict()
+
+    def meanwhile(self, query: str, subject: Subject) -> Relevance | Risk | None:
+        """What the router thought and was not sure of; without it, what the model's stand-in says.
+
+        A block or an approval that the router is not sure of is for somebody to look at.
+        """
+        known = self._unclear.get((query, subject.content))
+        return known or self.model.meanwhile(query, subject)
 
     async def relevance(self, query: str, subject: Subject, priority: int = SOON) -> Relevance:
         """Does this ad answer the query? Raises ServingError."""
@@ -80,6 +91,8 @@ class Cascade:
             found = router.relevance(self._policy, now, asked, ad.vector)
             if found is not None:
                 return found
+            cosine = float(asked @ ad.vector)
+            self._note(query, subject, router.by_cosine(self._policy, rule.calibration, cosine))
         for other, verdict in await self._near(ad, revision, self._before.relevance, query):
             moved = None
             if rule is not None and asked is not None:
@@ -99,7 +112,16 @@ class Cascade:
             moved = self._moved(ad.vector - other.vector, revision)
             if self._clear(verdict.categories, bounds) and self._same(ad, other, moved):
                 return replace(verdict, by="duplicate")
+        probes = router.prototypes(self._policy, revision)
+        if probes:
+            said = {name: router.score(probe, ad.vector) for name, probe in probes.items()}
+            self._note("", subject, Risk("review", said, 1.0, (), "router"))
         return router.risk(self._policy, revision, ad.vector)
+
+    def _note(self, query: str, subject: Subject, said: Relevance | Risk) -> None:
+        self._unclear[query, subject.content] = said
+        if len(self._unclear) > NOTED:
+            self._unclear.popitem(last=False)
 
     async def _place(self, subject: Subject) -> tuple[Creative, str]:
         vector, revision = await self._before.space.ad(subject)

@@ -175,10 +175,14 @@ class Completer:
     async def _judged(
         self, debt: Debt, subject: Subject
     ) -> Judged[Risk] | Judged[Relevance] | ServingError:
-        deadline = Deadline.after(PATIENCE_S)
+        deadline, judge = Deadline.after(PATIENCE_S), self._judge
+        found: Judged[Risk] | Judged[Relevance] | ServingError
         if debt.query:
-            return (await self._judge.relevance(debt.query, [subject], deadline, LATER))[0]
-        return (await self._judge.risk([subject], deadline, LATER))[0]
+            found = (await judge.relevance(debt.query, [subject], deadline, LATER))[0]
+        else:
+            found = (await judge.risk([subject], deadline, LATER))[0]
+        # What only stands in for the model is good enough for nobody here.
+        return found if isinstance(found, ServingError) else found.instead_of or found
 
     async def _applied(self, debt: Debt, value: Risk | Relevance) -> bool:
         """False while there is no record to write to: taken again after the lease."""

@@ -117,7 +117,7 @@ def degraded(
     counts = Counter(_OURS[error.slug] for error in ours)
     reasons = {_OURS[error.slug]: error.detail for error in ours}
     found = [
-        {"what": what, "reason": f"{count} ads without a verdict: {reasons[what]}"}
+        {"what": what, "reason": f"{count} ads without the model's verdict: {reasons[what]}"}
         for what, count in counts.items()
     ]
     if low := sum(mass < LOW_LABEL_MASS for mass in masses):

@@ -43,6 +43,13 @@ class Makes(Protocol):
 
     async def caption(self, subject: Subject, /) -> Caption: ...
 
+    def meanwhile(self, query: str, subject: Subject, /) -> Relevance | Risk | None:
+        """What is known without the model of relevance, or without a query of risk; waits for
+        nothing, and is never stored."""
+
+
+# What passes: the model is away, full or late, and the ad is not at fault.
+PASSING = (UnavailableError, OverloadedError, DeadlineExceededError)
 
 # Names under which a person's word on a task, a subject and a query may lie, the strongest first.
 Above = Callable[[str, Subject, str], list[bytes]]
@@ -55,10 +62,11 @@ def nobody(_task: str, _subject: Subject, _query: str) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Judged(Generic[_Kind]):
-    """A verdict and where it came from."""
+    """A verdict and where it came from. instead_of: why it only stands in for the model's."""
 
     value: _Kind
     source: Source
+    instead_of: ServingError | None = None
 
 
 class Desk(Generic[_Kind]):
@@ -150,7 +158,11 @@ class Judge:
             return self._makes.relevance(query, subjects[row], priority)
 
         above = [self._above("relevance", subject, query) for subject in subjects]
-        return await self._judged(self._relevance, above, (key, make), deadline)
+        found = await self._judged(self._relevance, above, (key, make), deadline)
+        return [
+            self._standing_in(Relevance, one, query, subject)
+            for one, subject in zip(found, subjects, strict=True)
+        ]
 
     async def risk(
         self, subjects: Sequence[Subject], deadline: Deadline, priority: int
@@ -164,7 +176,11 @@ class Judge:
             return self._makes.risk(subjects[row], priority)
 
         above = [self._above("risk", subject, "") for subject in subjects]
-        return await self._judged(self._risk, above, (key, make), deadline)
+        found = await self._judged(self._risk, above, (key, make), deadline)
+        return [
+            self._standing_in(Risk, one, "", subject)
+            for one, subject in zip(found, subjects, strict=True)
+        ]
 
     async def caption(self, subject: Subject, deadline: Deadline) -> Judged[Caption]:
         """What the image shows. Raises ServingError."""
@@ -179,6 +195,15 @@ class Judge:
         if isinstance(found, ServingError):
             raise found
         return found
+
+    def _standing_in(
+        self, kind: type[_Kind], found: Judged[_Kind] | ServingError, query: str, subject: Subject
+    ) -> Judged[_Kind] | ServingError:
+        """The router's verdict, or a review, in place of a model that is away, full or late."""
+        if not isinstance(found, PASSING):
+            return found
+        value = self._makes.meanwhile(query, subject)
+        return Judged(value, value.by, found) if isinstance(value, kind) else found
 
     async def _judged(
         self,

@@ -93,6 +93,11 @@ class Understander:
         ids = await self._engine.generate(ask, prompt.max_tokens, CAPTION_TIMEOUT_S)
         return Caption(self._renderer.decode(list(ids)))
 
+    def meanwhile(self, query: str, subject: Subject) -> Risk | None:
+        """What can be said without the model: somebody has to look, or nothing about relevance."""
+        del subject
+        return None if query else Risk("review", {}, 0.0, (), "router")
+
     async def _asks(
         self, subject: Subject, prompts: Sequence[Prompt], query: str, priority: int
     ) -> tuple[list[Ask], tuple[str, ...]]:

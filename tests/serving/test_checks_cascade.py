@@ -20,7 +20,7 @@ from tests.serving.cascade_support import (
     vector_of,
     write_policy,
 )
-from tests.serving.checks_support import Parts, open_parts, words_repository
+from tests.serving.checks_support import Parts, open_parts, until, words_repository
 
 LONG = "warm wool for cold days in all sizes with free returns for thirty days made in small runs"
 
@@ -87,6 +87,27 @@ async def test_clear_relevance_is_routed_and_the_band_between_is_asked(
     again = await parts.results("relevance", query=" RED\tdress", ads=ads)
     assert [r["source"] for r in again] == ["cache"] * 3
     assert [r["score"] for r in again] == [r["score"] for r in found]
+
+
+async def test_without_the_model_the_router_stands_in_where_it_is_not_sure(
+    parts: Parts, folder: Path, revision: str
+) -> None:
+    write_policy(folder, "default", **cosine_router(revision), risk=probes(revision))
+    parts.bench.book.reload()
+    parts.engine.away = UnavailableError("away")
+    body: dict[str, Any] = {"query": "red dress", "ads": [{"title": "red garden"}]}
+    answer = (await parts.post("relevance", **body)).json()
+    assert answer["results"][0]["source"] == "router"
+    assert 0.02 < answer["results"][0]["score"] < 0.98
+    assert [d["what"] for d in answer["degraded"]] == ["llm"]
+    risk = {"ads": [{"title": "casino in a quiet green park"}, {"title": "casino"}]}
+    found = (await parts.post("risk", **risk)).json()
+    assert [r["verdict"] for r in found["results"]] == ["review", "block"]  # the second is clear
+    assert found["results"][0]["categories"]["gambling"] > 0
+    assert len(found["degraded"]) == 1
+    parts.engine.away = None
+    await until(lambda: parts.bench.engine._away is None)
+    assert (await parts.results("relevance", **body))[0]["source"] == "llm"
 
 
 async def test_a_router_of_other_encoders_says_nothing(parts: Parts, folder: Path) -> None:

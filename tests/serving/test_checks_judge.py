@@ -107,30 +107,10 @@ async def test_a_bad_ad_is_its_own_problem(parts: Parts) -> None:
     assert (again[3]["source"], again[3]["truncated"]) == ("cache", ["text"])
 
 
-async def test_an_engine_that_is_away_is_said_at_once(parts: Parts) -> None:
-    from ray.exceptions import RayActorError
-
-    stored = await parts.results("risk", ads=[{"title": "dress"}])
-    parts.engine.away = RayActorError()
-    for _ in range(2):
-        answer = (await parts.post("risk", ads=[{"title": "dress"}, {"title": "hat"}])).json()
-        assert answer["results"][0]["categories"] == stored[0]["categories"]
-        assert answer["results"][1]["problem"]["type"].endswith("unavailable")
-        assert [d["what"] for d in answer["degraded"]] == ["llm"]
-    calls = parts.engine.calls
-    await parts.post("risk", ads=[{"title": "hat"}])
-    assert parts.engine.calls == calls  # the circuit is open: nobody waits for it
-    assert (await parts.http.get("/readyz")).status_code == 503
-    parts.engine.away = None
-    await until(lambda: parts.bench.engine._away is None)
-    found = await parts.results("risk", ads=[{"title": "hat"}])
-    assert found[0]["source"] == "llm"
-
-
 async def test_a_verdict_that_is_late_is_stored_for_the_next(parts: Parts) -> None:
     parts.engine.gate.clear()
     answer = (await parts.post("risk", ads=[{"title": "dress"}], deadline_ms=30)).json()
-    assert answer["results"][0]["problem"]["type"].endswith("deadline-exceeded")
+    assert (answer["results"][0]["verdict"], answer["results"][0]["source"]) == ("review", "router")
     assert answer["degraded"][0]["what"] == "deadline"
     parts.engine.gate.set()
     source = None

@@ -73,10 +73,12 @@ async def test_more_asks_than_may_wait_are_refused_and_say_when_to_come_back(
     await until(lambda: len(parts.engine.asked) == 10)
     held += [ask("casino 1"), ask("casino 2")]
     await until(lambda: sum(len(r._waiting) for r in parts.readers) == 20)
-    answer = await parts.post("risk", ads=[{"title": "one more"}])
+    answer = await parts.post("relevance", query="hats", ads=[{"title": "one more"}])
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) >= 1
     mixed = (await parts.post("risk", ads=[{"title": "and more"}, {"title": ""}])).json()
+    assert mixed["results"][0]["verdict"] == "review"
+    assert "problem" in mixed["results"][1]
     assert [d["what"] for d in mixed["degraded"]] == ["llm"]
     parts.engine.gate.set()
     found = await asyncio.gather(*held)

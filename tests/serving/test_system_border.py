@@ -13,7 +13,12 @@ from tests.serving.support import System
 
 PLACEHOLDER = re.compile(r"\{[^}]+\}")
 WRITES = {("PUT", "/v1/ads/{ad_id}"), ("DELETE", "/v1/ads/{ad_id}"), ("POST", "/v1/ads/batch")}
-ADMINS = {("POST", "/v1/ads/{ad_id}/block"), ("POST", "/v1/ads/{ad_id}/unblock")}
+ADMINS = {
+    ("POST", "/v1/ads/{ad_id}/block"),
+    ("POST", "/v1/ads/{ad_id}/unblock"),
+    ("GET", "/v1/checks/owed"),
+    ("POST", "/v1/checks/owed/revive"),
+}
 HEALTH = re.compile(
     r"/(healthz|readyz)$|^/v2/health/(live|ready)$|^/v2/models/[^/]+(/versions/[^/]+)?/ready$"
 )
