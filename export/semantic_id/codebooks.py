@@ -1,8 +1,6 @@
-"""One codebook: k-means with reseeding, then prices that even out how often entries are chosen.
+"""One codebook: k-means with reseeding, then evened out, so that entries are chosen alike often.
 
-In: rows float32 (n, d) of one level. Out: a `Codebook`. The price b_j in a_j = <r, k_j> - |k_j|^2/2
-+ b_j is the dual variable of balanced assignment (an auction): whoever is chosen too often becomes
-dearer. It costs nothing when codes are read, since it is folded into the threshold.
+In: rows float32 (n, d) of one level. Out: a `Codebook`.
 """
 
 from collections.abc import Iterator
@@ -13,16 +11,17 @@ from torch import Tensor
 
 from export.semantic_id.model import on_grid
 
-_BOUND = 1.5
 _PRIOR = 2.0  # rows at zero that every mean counts in
-_SINKHORN = 1  # steps a round
-_MOVE = 0.3  # how far entries follow their rows in a round
+_MOVES = 32  # a K-th of the entries move in a round of evening out
+_CROWDED = 4  # times as many rows as the entry that comes to help
+_POWER = 4  # steps of power iteration: the main direction need not be exact
+_SAME = 1e-8  # squared distance of rows that no entry can part
 _CHUNK = 256  # rows scored at once: with 4,096 entries 4 MiB, which stays in the cache
 
 
 @dataclass(frozen=True, slots=True)
 class Codebook:
-    """Entries float32 (K, d) on the search's grid, and their prices float32 (K,)."""
+    """Entries float32 (K, d) on the search's grid, and what is added to their activation (K,)."""
 
     keys: Tensor
     bias: Tensor
@@ -73,7 +72,7 @@ def kmeans(
 
 
 def means(rows: Tensor, chosen: Tensor, keys: Tensor) -> Tensor:
-    """The mean of every entry's rows, shrunk as by one more row at zero; without rows, no change.
+    """The mean of every entry's rows, shrunk as by two more rows at zero; without rows, no change.
 
     Unshrunk, an entry of one row is that row: nothing is left of it for the next level to code,
     while of a row that was not learned from very much is.
@@ -83,63 +82,64 @@ def means(rows: Tensor, chosen: Tensor, keys: Tensor) -> Tensor:
     return torch.where(counts > 0, sums / (counts + _PRIOR), keys)
 
 
-def balance(
-    rows: Tensor, keys: Tensor, evenness: float, rounds: int, generator: torch.Generator
-) -> Codebook:
-    """Prices for entries (K, d), and a little movement of the entries, until usage is even.
+def balance(rows: Tensor, keys: Tensor, evenness: float, rounds: int) -> Codebook:
+    """Moves entries (K, d) until usage is even: the least used go where the most used are.
 
-    A round solves entropic transport from rows to entries by Sinkhorn's algorithm (Cuturi, NeurIPS
-    2013), which needs no step size, with the entries held still; then entries move to the means of
-    what they were given, and dead ones into crowded ones.
+    A round gives every crowded entry's rows, halved across their main direction, to it and to one
+    that hardly any row chooses; then all entries move to the means of their rows. As in LBG (Linde,
+    Buzo, Gray, 1980), but by how often entries are chosen rather than by their error.
 
     Args:
         evenness: the perplexity over K to stop at, once no entry is dead.
-        rounds: at most so many; the evenest is kept.
+        rounds: at most so many; the one with the fewest dead entries, then the evenest, is kept.
     """
-    keys, bias = on_grid(keys), torch.zeros(len(keys))
-    best, highest = Codebook(keys, bias), -1.0
-    for _ in range(rounds):
-        bias = _prices(rows, keys, bias)
-        chosen = nearest(rows, keys, bias)
-        counts = torch.bincount(chosen, minlength=len(keys))
-        dead = torch.nonzero(counts == 0).flatten()
-        even = perplexity(counts)
-        if even - len(dead) / len(keys) > highest:
-            best, highest = Codebook(keys, bias), even - len(dead) / len(keys)
-        if even >= evenness and not len(dead):
+    keys, size = on_grid(keys), len(keys)
+    best, reached = keys, (-size - 1, 0.0)
+    for number in range(rounds + 1):
+        chosen = nearest(rows, keys)
+        counts = torch.bincount(chosen, minlength=size)
+        dead, even = int((counts == 0).sum()), perplexity(counts)
+        if (-dead, even) > reached:
+            best, reached = keys, (-dead, even)
+        if number == rounds or (even >= evenness and not dead):
             break
-        keys = keys + _MOVE * (means(rows, chosen, keys) - keys)
-        if len(dead):
-            far = (counts[chosen] - 1) * (rows - keys[chosen]).square().sum(1)
-            found = torch.multinomial(far + 1e-12, min(len(dead), len(rows)), generator=generator)
-            dead = dead[: len(found)]
-            keys[dead], bias[dead] = rows[found], bias[chosen[found]]
-        keys = on_grid(keys)
-    return best
+        keys = on_grid(_halve_crowded(rows, means(rows, chosen, keys), chosen, counts))
+    return Codebook(best, torch.zeros(size))
 
 
-def _blur(rows: Tensor, keys: Tensor) -> float:
-    """The scale of prices: half of what the best activation is ahead of the second by."""
-    score = rows @ keys.T - keys.square().sum(1) / 2
-    best = score.topk(2, dim=1).values
-    return max(float((best[:, 0] - best[:, 1]).mean()) / 2, 1e-6)
+def _halve_crowded(rows: Tensor, keys: Tensor, chosen: Tensor, counts: Tensor) -> Tensor:
+    members = torch.split(torch.argsort(chosen, stable=True), counts.tolist())
+    rank = torch.argsort(counts, stable=True).tolist()
+    moves = max(int((counts == 0).sum()), len(keys) // _MOVES)
+    for idle, crowded in zip(rank[:moves], rank[:-moves:-1], strict=False):
+        if counts[crowded] < _CROWDED * max(int(counts[idle]), 1):
+            break
+        part = rows[members[crowded]]
+        upper = halves(part)
+        if upper is not None:
+            for entry, half in ((idle, part[upper]), (crowded, part[~upper])):
+                keys[entry] = half.sum(0) / (len(half) + _PRIOR)
+    return keys
 
 
-def _prices(rows: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-    """Sinkhorn's algorithm on the entries' side: prices under which all are wanted alike."""
-    blur = _blur(rows[:: max(1, len(rows) // _CHUNK)], keys)
-    scaled = (keys / blur).T.contiguous()
-    score = torch.empty(_CHUNK, len(keys))
-    for _ in range(_SINKHORN):
-        threshold = (bias - keys.square().sum(1) / 2) / blur
-        wanted = torch.zeros(len(keys))
-        for _, part in _chunks(rows):
-            out = score[: len(part)]
-            wanted += torch.addmm(threshold, part, scaled, out=out).softmax(1).sum(0)
-        # Bounded: an entry that nobody wants would else be paid until everybody does.
-        change = (wanted * len(keys) / len(rows)).clamp(min=1e-6).log().clamp(-_BOUND, _BOUND)
-        bias = bias - blur * change
-    return bias - bias.mean()
+def halves(rows: Tensor) -> Tensor | None:
+    """Which rows (n, d) lie on the one side across their main direction: bool (n,).
+
+    None where all rows are the same.
+    """
+    centred = rows - rows.mean(0)
+    length = centred.square().sum(1)
+    if len(rows) < 2 or float(length.max()) < _SAME:
+        return None
+    direction = centred[length.argmax()]
+    for _ in range(_POWER):
+        direction = centred.T @ (centred @ direction)
+        direction = direction / direction.norm().clamp(min=1e-12)
+    place = centred @ direction
+    upper = place > place.median()
+    if not bool(upper.any()):
+        upper = place > place.mean()
+    return upper if bool(upper.any()) else None
 
 
 def perplexity(counts: Tensor) -> float:

@@ -3,11 +3,12 @@
 In: unit rows float32 (n, D) of any D. Out: a `SemanticId` and its report. The steps: a metric from
 pairs, where there are any; codebooks level by level; how far to trust each level, on rows that its
 codebooks have not seen; a joint tuning through the straight-through estimator, which is kept only
-if held-out rows keep their order better.
+if held-out rows keep their order better; at the end unused entries are given rows, and different
+products that share an ID are parted. Rows that are the same are learned from once.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from export.semantic_id.levels import Levels, Recipe, learn_levels, shrink
 from export.semantic_id.measures import in_batches, order, relative_error, usage
 from export.semantic_id.metric import basis, learn_metric
 from export.semantic_id.model import CARRY, LATENT, NAMES, SIZES, SemanticId, on_grid
+from export.semantic_id.parting import separate, wake
 from export.semantic_id.stability import churn, moved
 from export.semantic_id.tuning import Tuning, tune
 
@@ -41,7 +43,7 @@ class Plan:
         unseen: share of the training rows that a second set of codebooks is learned without, to
             find out how far each level may be trusted.
         metric_steps, metric_hold: of learning from pairs, and how strongly towards no change.
-        stability: rows of weight that a previous tokenizer's entry counts for.
+        moving: share of the rows whose entries, at each level, may leave a previous tokenizer's.
         tuning: of the joint tuning.
     """
 
@@ -52,7 +54,7 @@ class Plan:
     unseen: float = 0.33
     metric_steps: int = 200
     metric_hold: float = 1.0
-    stability: float = 1e4
+    moving: float = 0.002
     tuning: Tuning = field(default_factory=Tuning)
 
     @property
@@ -82,6 +84,7 @@ def learn(
         pairs are not as above, or when `previous` has another D or other sizes.
     """
     check(rows, pairs, plan.sizes)
+    rows, pairs = split.distinct(rows, pairs)
     group = split.groups(len(rows), pairs)
     held = split.share(group, plan.held_out, plan.seed)
     x = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
@@ -90,14 +93,20 @@ def learn(
     train = torch.from_numpy(~held)
     latent, target, axes = _view(model, x, x[train])
     recipe = Recipe(plan.sizes)
-    before = None if previous is None else moved(previous, latent[train], plan.stability)
+    before = None if previous is None else moved(previous, latent[train], plan.moving)
     levels = learn_levels(latent[train], target[train], recipe, generator, step, before)
     parts, unseen = _unseen_parts(latent, target, group, held, (recipe, before, plan), step)
     trust = shrink(parts, unseen)
     _fill(model, levels, trust, axes)
     held_rows = x[~train]
-    curves = tune(model, x[train], held_rows, plan.tuning, generator, step)
+    tuning = replace(plan.tuning, entries=previous is None)
+    curves = tune(model, x[train], held_rows, tuning, generator, step)
     report: dict[str, object] = {"pairs": _use(pairs, previous)}
+    if previous is None:
+        report["asleep"] = wake(model, x)
+        if pairs is not None:
+            report["shared_ids"] = separate(model, x, group)
+            report["asleep"] = wake(model, x)
     report |= _report(model, x[train], held_rows) | {"trust": trust.mean(1).tolist(), **curves}
     if previous is not None:
         report["churn"] = churn(previous, model, x)

@@ -14,7 +14,7 @@ from torch import Tensor
 from export.semantic_id.codebooks import Codebook, balance, kmeans
 from export.semantic_id.model import CARRY, NAMES
 
-_PRIOR = 2.0  # rows of weight that pull an entry's mean to zero
+_PRIOR = 1.0  # rows of weight that pull an entry's mean to zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def learn_levels(
             residual, rest = latent - CARRY * carried, target - CARRY * explained
         if previous is None:
             keys = kmeans(residual, recipe.sizes[level], recipe.sweeps, generator)
-            book = balance(residual, keys, recipe.evenness, recipe.rounds, generator)
+            book = balance(residual, keys, recipe.evenness, recipe.rounds)
         else:
             book = previous[level]
         chosen = book.choose(residual)

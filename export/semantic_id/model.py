@@ -25,7 +25,7 @@ SCALES = ("S", "M", "L")
 NAMES = tuple(f"{scale}_{level}" for scale in SCALES for level in ("centre", "residual"))
 SIZES = (256, 256, 1024, 1024, 4096, 4096)
 DIM = 384
-LATENT = 64
+LATENT = 96
 # Of the scales before, this share is taken off before the next scale looks: 0 makes the scales
 # independent, 1 one residual chain (docs/decisions/0034). Halves keep the arithmetic exact.
 CARRY = 0.5
@@ -64,7 +64,7 @@ class SemanticId(nn.Module):
         return cast(Tensor, getattr(self, NAMES[level]))
 
     def bias(self, level: int) -> Tensor:
-        """The price of every entry, which evens out their use: float32 (K,)."""
+        """What is added to the activation of every entry, zero for most: float32 (K,)."""
         return cast(Tensor, getattr(self, f"{NAMES[level]}_bias"))
 
     def values(self, level: int) -> Tensor:

@@ -3,17 +3,20 @@
 import torch
 from torch import Tensor
 
-from export.semantic_id.codebooks import Codebook
+from export.semantic_id.codebooks import Codebook, means
 from export.semantic_id.measures import in_batches
 from export.semantic_id.model import CARRY, NAMES, SemanticId, on_grid
 
 
-def moved(previous: SemanticId, latent: Tensor, weight: float) -> tuple[Codebook, ...]:
-    """Its codebooks, each entry pulled towards the mean of the rows that choose it now.
+def moved(previous: SemanticId, latent: Tensor, share: float) -> tuple[Codebook, ...]:
+    """Its codebooks, of which only the entries that their rows have left behind follow them.
+
+    The others stay exactly where they are, and so do the codes of rows that meet none that moved.
 
     Args:
         latent: float32 (n, d) in the previous tokenizer's own projection.
-        weight: how many rows the previous entry counts for; the larger, the fewer codes change.
+        share: of the rows at each level, how many may belong to entries that move. Those go first
+            that the squared error gains most by, for each of their rows.
     """
     books = []
     carried = torch.zeros_like(latent)
@@ -21,11 +24,14 @@ def moved(previous: SemanticId, latent: Tensor, weight: float) -> tuple[Codebook
     for level in range(len(NAMES)):
         if level % 2 == 0:
             residual = latent - CARRY * carried
-        old = Codebook(previous.keys(level), previous.bias(level))
-        chosen = old.choose(residual)
-        counts = torch.bincount(chosen, minlength=len(old.keys)).to(latent.dtype)[:, None]
-        sums = torch.zeros_like(old.keys).index_add_(0, chosen, residual)
-        book = Codebook(on_grid((weight * old.keys + sums) / (weight + counts)), old.bias)
+        book = Codebook(previous.keys(level).clone(), previous.bias(level).clone())
+        chosen = book.choose(residual)
+        wanted = means(residual, chosen, book.keys)
+        drift = (wanted - book.keys).square().sum(1)
+        counts = torch.bincount(chosen, minlength=len(book.keys))
+        order = torch.argsort(drift, descending=True, stable=True)
+        follow = order[(counts[order].cumsum(0) <= share * len(latent)) & (counts[order] > 1)]
+        book.keys[follow] = on_grid(wanted[follow])
         books.append(book)
         chosen = book.choose(residual)
         residual, carried = residual - book.keys[chosen], carried + book.keys[chosen]

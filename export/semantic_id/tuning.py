@@ -24,7 +24,8 @@ _SHARP = 0.05  # temperature of cosines in the order loss
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """rounds x steps of `batch` rows; rate: Adam's; the weights of the losses beside the squared
-    error; patience: rounds without a better held-out order before it ends."""
+    error; patience: rounds without a better held-out order before it ends; entries: whether they
+    may move, or only the tables."""
 
     rounds: int = 4
     steps: int = 20
@@ -33,6 +34,7 @@ class Tuning:
     order: float = 0.1
     commitment: float = 0.25
     patience: int = 2
+    entries: bool = True
 
 
 def tune(
@@ -50,7 +52,7 @@ def tune(
     best = {name: value.clone() for name, value in model.state_dict().items()}
     highest = start = _held_order(model, held)
     curve: list[dict[str, float | bool]] = [{"held_tau_100": start, "kept": True}]
-    trained = nn.ParameterDict({name: nn.Parameter(best[name].clone()) for name in _tuned()})
+    trained = nn.ParameterDict({name: nn.Parameter(best[name].clone()) for name in _tuned(plan)})
     optimizer = torch.optim.Adam(trained.values(), lr=plan.rate)
     waited = 0
     for number in range(plan.rounds):
@@ -78,8 +80,9 @@ def tune(
     return {"tuning": curve}
 
 
-def _tuned() -> tuple[str, ...]:
-    return NAMES + tuple(f"{name}_value" for name in NAMES)
+def _tuned(plan: Tuning) -> tuple[str, ...]:
+    tables = tuple(f"{name}_value" for name in NAMES)
+    return NAMES + tables if plan.entries else tables
 
 
 def _held_order(model: SemanticId, held: Tensor) -> float:
@@ -95,16 +98,17 @@ def _loss(model: SemanticId, trained: nn.ParameterDict, rows: Tensor, plan: Tuni
     for level, name in enumerate(NAMES):
         if level % 2 == 0:
             residual = latent - CARRY * carried
-        keys, values, bias = trained[name], trained[f"{name}_value"], model.bias(level)
+        values, bias = trained[f"{name}_value"], model.bias(level)
+        keys = trained[name] if plan.entries else model.keys(level)
         with torch.no_grad():
             score = torch.addmm(bias - keys.square().sum(1) / 2, residual, keys.T)
             top = score.topk(min(_TOP, len(keys)), dim=1).indices  # (B, 32)
-        near = keys[top]  # (B, 32, d)
+        near = F.embedding(top, keys)  # (B, 32, d); indexing would add gradients in any order
         activation = torch.einsum("bd,bkd->bk", residual, near) - near.square().sum(2) / 2
         share = ((activation + bias[top]) / _SOFT).softmax(1)
         commitment = commitment + (residual.detach() - near[:, 0]).square().sum(1).mean()
         chosen = _through(share, near)
-        total = total + _through(share, values[top])
+        total = total + _through(share, F.embedding(top, values))
         residual, carried = residual - chosen, carried + chosen
     hat = F.normalize(total, dim=1)
     error = (hat - rows).square().sum(1).mean()
