@@ -19,7 +19,9 @@ from serving import http
 from serving.checks import forms
 from serving.checks.judge import PASSING, Judged
 from serving.checks.opening import Bench, open_bench
+from serving.checks.override_routes import add_override_routes
 from serving.checks.owed_routes import add_owed_routes
+from serving.checks.policy_routes import add_policy_routes
 from serving.checks.subjects import Subject, inline
 from serving.checks.understander import SOON
 from serving.checks.verdicts import Relevance, Risk
@@ -104,7 +106,7 @@ class Checks:
         owe: Callable[[list[int]], Awaitable[None]] | None = None,
     ) -> Response:
         """One result or problem a row, in order. owe: of ads that the model will judge later."""
-        subjects = await self._subjects(rows)
+        subjects = await forms.subjects(self._bench.subjects, rows)
         good = [row for row, one in enumerate(subjects) if isinstance(one, Subject)]
         found = await judge([one for one in subjects if isinstance(one, Subject)])
         judged: dict[int, Judged[_Kind] | ServingError] = dict(zip(good, found, strict=True))
@@ -150,11 +152,6 @@ class Checks:
         sight = self._bench.sight
         notes = {"images": sight.blind or ""} if sight.mismatched else {}
         return forms.degraded(errors, masses, notes)
-
-    async def _subjects(self, rows: Sequence[forms.Row]) -> list[Subject | ServingError]:
-        ids = [row for row in rows if isinstance(row, int)]
-        stored = iter(await self._bench.subjects.read(ids)) if ids else iter(())
-        return [next(stored) if isinstance(row, int) else row for row in rows]
 
 
 def create(replica: Replica, bench: Bench) -> FastAPI:
@@ -227,6 +224,8 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
         return _json({"caption": judged.value.caption, "source": judged.source})
 
     add_owed_routes(app, bench)
+    add_override_routes(app, replica, bench)
+    add_policy_routes(app, bench)
     return app
 
 

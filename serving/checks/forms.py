@@ -13,7 +13,7 @@ from typing import Any
 from export.prompts import normalise_query
 from serving.checks.judge import Judged
 from serving.checks.policy import LOW_LABEL_MASS
-from serving.checks.subjects import Subject, inline
+from serving.checks.subjects import Subject, Subjects, inline
 from serving.checks.verdicts import Relevance, Risk
 from serving.deadline import Deadline, header_seconds
 from serving.errors import (
@@ -48,6 +48,13 @@ def rows(ad_ids: Sequence[int | str] | None, ads: Sequence[CheckAd] | None) -> l
         raise InvalidRequestError(f"expected 1-{MAX_ADS} ads, found {len(given)}")
     read: Callable[[Any], Row] = _ad if ads is not None else parse_id
     return [_tried(read, one) for one in given]
+
+
+async def subjects(stored: Subjects, asked: Sequence[Row]) -> list[Subject | ServingError]:
+    """The ads of rows, in order; those that are ids are read. Raises UnavailableError."""
+    ids = [row for row in asked if isinstance(row, int)]
+    found = iter(await stored.read(ids)) if ids else iter(())
+    return [next(found) if isinstance(row, int) else row for row in asked]
 
 
 def image(data: str) -> bytes:

@@ -4,6 +4,7 @@ In: settings and options. Out: a `Bench`: the judge, and what answers and comple
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,8 @@ class Bench:
 
     judges: Judges
     book: PolicyBook
+    model: Callable[[Policy], Understander]
+    space: Space | None
     subjects: Subjects
     sight: Sight
     owed: Owed
@@ -96,11 +99,15 @@ async def open_bench(
     overrides = Overrides(client, store.keys)
     before: Before | None = None
     spreading: Spreading | None = None
+    space: Space | None = None
     if encoder is not None:
         space = Space(encoder, repository, subjects, images)
         spreading = Spreading(client, store, subjects, space)
         said = VerdictStore(client, Relevance), VerdictStore(client, Risk)
         before = Before(space, spreading.creatives, overrides, *said)
+
+    def ask(policy: Policy) -> Understander:
+        return Understander(policy, renderer, eyes, readers, engine)
 
     def make(policy: Policy) -> Judge:
         def scope() -> Scope:
@@ -108,8 +115,7 @@ async def open_bench(
             seen = model if sight.blind is None else f"{model}-words"
             return Scope(settings.namespace, policy.version, seen)
 
-        understander = Understander(policy, renderer, eyes, readers, engine)
-        makes = Cascade(understander, policy, before, scope) if before else understander
+        makes = Cascade(ask(policy), policy, before, scope) if before else ask(policy)
         return Judge(policy, makes, scope, client, overrides.names)
 
     judges = Judges(book, make)
@@ -118,6 +124,8 @@ async def open_bench(
     return Bench(
         judges,
         book,
+        ask,
+        space,
         subjects,
         sight,
         owed,

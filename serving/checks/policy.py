@@ -65,6 +65,16 @@ class Policy:
         """The risk categories that are asked about."""
         return tuple(self.checks.prompts.risk)
 
+    @property
+    def routed(self) -> list[str]:
+        """What its router may decide before the model."""
+        parts = (self.file.risk or {}).values()
+        tasks = {
+            "relevance": self.file.relevance.router is not None,
+            "risk": bool(parts) and all(part.router is not None for part in parts),
+        }
+        return [task for task, routes in tasks.items() if routes]
+
     def verdict(self, categories: Mapping[str, float], label_mass: float) -> Verdict:
         """From calibrated probabilities; a read that was hardly an answer is reviewed."""
         limits = self.checks.thresholds
