@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from export.bundle import Bundle
 from export.errors import ExportError, IntegrityError, ManifestError
+from export.garbage import parse_age
 from export.hashing import HashCache
 from export.report import describe
 from export.repository import Repository
@@ -62,6 +63,14 @@ def add_commands(choices: "Choices") -> None:
     command.add_argument("name", metavar="NAME")
     command.add_argument("--dry-run", action="store_true", help="say what would serve")
     command.set_defaults(run=_rollback)
+
+    command = choices.add_parser("gc", help="remove what publishers that died left behind")
+    command.add_argument("repository", metavar="REPO", help="a folder or a URL")
+    command.add_argument(
+        "--older-than", default="24h", metavar="AGE", help="hours or days: 24h, 7d (%(default)s)"
+    )
+    command.add_argument("--dry-run", action="store_true", help="say what would be removed")
+    command.set_defaults(run=_collect)
 
 
 def open_bundle(spec: str) -> Bundle:
@@ -149,4 +158,15 @@ def _rollback(arguments: argparse.Namespace) -> int:
         print(f"dry run: {name} would go back to {version}")
     else:
         print(f"{name}: {version} serves, and is pinned until `pin {name} latest`")
+    return 0
+
+
+def _collect(arguments: argparse.Namespace) -> int:
+    older_than_s = parse_age(arguments.older_than)
+    found = Repository(arguments.repository).collect(older_than_s, dry_run=arguments.dry_run)
+    for item in found:
+        print(f"{item.name}: {item.bytes:,} bytes, {item.age_s / 3600:.1f} h old")
+    total = sum(item.bytes for item in found)
+    verb = "dry run: would remove" if arguments.dry_run else "removed"
+    print(f"{verb} {len(found)} that no version names, {total:,} bytes")
     return 0

@@ -4,6 +4,7 @@ In: bundles. Out: bundles in folders of their own. A version is written beside i
 renamed into it, so that it appears whole or not at all; writers take turns by a lock.
 """
 
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -11,13 +12,14 @@ from pathlib import Path
 
 from export.bundle import Bundle
 from export.errors import IntegrityError, RepositoryError
+from export.garbage import Garbage, check_age
 from export.hashing import HashCache, digest_file
 from export.manifest import MANIFEST_FILE, Manifest, dump
 from export.pointer import POINTER_FILE, Pointer
 from export.pointer import dump as dump_pointer
 from export.pointer import parse as parse_pointer
 from export.rules import is_name, is_version
-from export.staging import locked, staging, sync, write_atomic
+from export.staging import abandoned, locked, staging, sync, write_atomic
 
 _CACHE = ".hashes"
 
@@ -70,6 +72,17 @@ class LocalStore:
                         sync(folder)
                         self._point(name, partial(raised, version))
                         return Bundle(folder / str(version), manifest)
+
+    def collect(self, older_than_s: float, *, dry_run: bool) -> list[Garbage]:
+        """Scratch folders that nobody holds; the next publisher would remove them too."""
+        check_age(older_than_s)
+        found = []
+        for name in self.names():
+            for path, size, age_s in abandoned(self.root / name, older_than_s):
+                if not dry_run:
+                    shutil.rmtree(path)
+                found.append(Garbage(f"{name}/{path.name}", size, age_s))
+        return found
 
     def _point(self, name: str, change: Callable[[Pointer], Pointer]) -> Pointer:
         pointer = change(self.pointer(name))

@@ -1,4 +1,4 @@
-"""Objects by key in an object store, through fsspec: five calls, and one kind of error.
+"""Objects by key in an object store, through fsspec: a few calls, and one kind of error.
 
 In: a protocol and a prefix. Out: bytes and listings. Credentials are the driver's business (for S3
 the environment, `~/.aws`, or the machine's role) and never pass through here.
@@ -64,6 +64,24 @@ class Objects:
             return None
         except _failures() as error:
             raise self._failed("look up", key, error) from error
+
+    def modified(self, key: str) -> float | None:
+        """When an object was last written, in seconds since 1970; None where there is none."""
+        try:
+            return float(self._system.modified(self._at(key)).timestamp())
+        except FileNotFoundError:
+            return None
+        except _failures() as error:
+            raise self._failed("look up", key, error) from error
+
+    def remove(self, key: str) -> None:
+        """Remove an object; one that is gone already is no error."""
+        try:
+            self._system.rm_file(self._at(key))
+        except FileNotFoundError:
+            return
+        except _failures() as error:
+            raise self._failed("remove", key, error) from error
 
     def download(self, key: str, target: Path) -> None:
         """Copy an object into a file. Raises NotFoundError where there is none."""

@@ -12,6 +12,7 @@ names are their hashes. The pointer is a log of records, each created so too.
 
 import hashlib
 import re
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -19,9 +20,10 @@ from pathlib import Path
 
 from export.bundle import Bundle
 from export.errors import IntegrityError, ManifestError, NotFoundError, RepositoryError
+from export.garbage import Garbage, collect
 from export.hashing import HashCache
 from export.local_store import copy_files, next_number, raised, rename, write_manifest
-from export.manifest import MANIFEST_FILE, Manifest, parse
+from export.manifest import MANIFEST_FILE, FileEntry, Manifest, parse
 from export.object_access import EXCLUSIVE, Objects
 from export.pointer import Pointer
 from export.pointer import dump as dump_pointer
@@ -33,6 +35,9 @@ _FILES = ".files"
 _POINTERS = ".pointer"
 _RECORD = re.compile(r"[0-9]{12}\.json")
 _PROBE = ".exclusive"
+# A file that nothing names is used again when it is younger, such as after a publisher's death;
+# older ones are sent again: they may be collected (`export.garbage`) before the manifest is there.
+REUSED_S = 900.0
 # How many other writers one may lose to before something else must be wrong.
 _MOST_LOST = 1000
 
@@ -95,10 +100,10 @@ class ObjectStore:
         name = bundle.manifest.name
         with staging(self._cache) as staged:
             copy_files(bundle, staged)
+            known = self._newest_files(name)
             for file, entry in bundle.manifest.files.items():
-                blob = f"{_FILES}/{entry.sha256}"
-                if self._objects.size(blob) != entry.bytes:
-                    self._objects.upload(staged / file, blob)
+                if entry.sha256 not in known and not self._is_fresh(entry):
+                    self._objects.upload(staged / file, f"{_FILES}/{entry.sha256}")
             for _ in range(_MOST_LOST):
                 version = next_number(self.versions(name), self.pointer(name))
                 manifest = finish(version)
@@ -109,6 +114,55 @@ class ObjectStore:
                     rename(staged, place)
                     return Bundle(place, manifest)
         raise RepositoryError(f"{self._objects.url}/{name}: its versions change all the time")
+
+    def collect(self, older_than_s: float, *, dry_run: bool) -> list[Garbage]:
+        """Files of publishers that died. Raises as `export.garbage.collect`."""
+
+        def look(digest: str) -> tuple[int, float] | None:
+            key = f"{_FILES}/{digest}"
+            size, modified = self._objects.size(key), self._objects.modified(key)
+            return None if size is None or modified is None else (size, modified)
+
+        def remove(digest: str) -> None:
+            self._objects.remove(f"{_FILES}/{digest}")
+
+        listed = self._objects.children(_FILES)
+        return collect(listed, self._named, look, None if dry_run else remove, older_than_s)
+
+    def _named(self) -> set[str]:
+        """The files of every version there is. Raises ManifestError for one that is damaged."""
+        return {
+            entry.sha256
+            for name in self.names()
+            for version in self.versions(name)
+            for entry in self._manifest(name, version).files.values()
+        }
+
+    def _manifest(self, name: str, version: str) -> Manifest:
+        key = f"{name}/{version}/{MANIFEST_FILE}"
+        try:
+            return parse(self._objects.get(key) or b"")
+        except ManifestError as error:
+            raise ManifestError(f"{self._objects.url}/{key}: {error}; nothing removed") from error
+
+    def _newest_files(self, name: str) -> set[str]:
+        """What the newest version names: it is there, and nobody collects it."""
+        versions = self.versions(name)
+        try:
+            newest = self._manifest(name, versions[-1]).files.values() if versions else ()
+        except ManifestError:
+            return set()  # it opens nowhere; it shall not keep others from being published
+        there = (entry for entry in newest if self._size(entry) == entry.bytes)
+        return {entry.sha256 for entry in there}
+
+    def _is_fresh(self, entry: FileEntry) -> bool:
+        """Whether a file is there and too young to be collected while this version is published."""
+        modified = self._objects.modified(f"{_FILES}/{entry.sha256}")
+        is_young = modified is not None and time.time() - modified < REUSED_S
+        return is_young and self._size(entry) == entry.bytes
+
+    def _size(self, entry: FileEntry) -> int | None:
+        return self._objects.size(f"{_FILES}/{entry.sha256}")
 
     def _pointer(self, name: str) -> tuple[int, Pointer]:
         """The newest record's number and content; 0 where there is none."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from export.bundle import Bundle
 from export.errors import IntegrityError, NotFoundError
+from export.garbage import Garbage
 from export.manifest import Manifest
 from export.pointer import Pointer
 from export.rules import check_name
@@ -150,6 +151,19 @@ class Repository:
             return replace(pointer, pinned=older[-1])
 
         return str(self._point(name, back, dry_run=dry_run).pinned)
+
+    def collect(self, older_than_s: float, *, dry_run: bool = False) -> list[Garbage]:
+        """Remove what publishers that died left behind; no version names it.
+
+        Args:
+            older_than_s: younger files stay, since a publisher may be at work; an hour at least.
+            dry_run: only tell what would be removed.
+
+        Raises:
+            ManifestError: a manifest that cannot be read may name anything: nothing was removed.
+            RepositoryError: too short an age, or the store refuses.
+        """
+        return self._store.collect(older_than_s, dry_run=dry_run)
 
     def _point(self, name: str, change: Callable[[Pointer], Pointer], *, dry_run: bool) -> Pointer:
         return change(self._store.pointer(name)) if dry_run else self._store.point(name, change)

@@ -7,6 +7,8 @@ left by a writer that died, and the next writer removes it.
 import fcntl
 import os
 import shutil
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +44,25 @@ def staging(folder: Path) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         os.close(descriptor)
+
+
+def abandoned(folder: Path, older_than_s: float) -> Iterator[tuple[Path, int, float]]:
+    """Staging folders that nobody holds: path, bytes, and seconds since they last changed.
+
+    Each is held while it is looked at, so that the caller may remove it before asking for the next.
+    """
+    for path in sorted(folder.glob(f"{PREFIX}*")):
+        try:
+            descriptor = _hold(path, wait=False)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        try:
+            status = [found.lstat() for found in (path, *path.rglob("*"))]
+            age_s = time.time() - max(found.st_mtime for found in status)
+            if age_s >= older_than_s:
+                yield path, sum(s.st_size for s in status if stat.S_ISREG(s.st_mode)), age_s
+        finally:
+            os.close(descriptor)
 
 
 def sync(path: Path) -> None:

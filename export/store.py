@@ -12,6 +12,7 @@ from typing import Protocol
 
 from export.bundle import Bundle
 from export.errors import RepositoryError
+from export.garbage import Garbage
 from export.manifest import Manifest
 from export.pointer import Pointer
 
@@ -43,6 +44,9 @@ class BundleStore(Protocol):
 
     def add(self, bundle: Bundle, finish: Callable[[int], Manifest]) -> Bundle:
         """Publish as the next version. `finish` gives the manifest for a number."""
+
+    def collect(self, older_than_s: float, *, dry_run: bool) -> list[Garbage]:
+        """Remove what publishers that died left there; `dry_run`: only tell what."""
 
 
 def split_url(root: str | Path) -> tuple[str, str] | None:
