@@ -20,12 +20,15 @@ from .repair import open_damaged, repair
 from .store import FeatureStore
 
 
+_PATIENCE_S = 5.0  # a person would rather wait than be told UNAVAILABLE
+
+
 def _say(value: object) -> None:
     print(json.dumps(value))
 
 
 def _get(store: FeatureStore, args: argparse.Namespace) -> int:
-    found = store.lookup(args.ids, version=args.version)
+    found = store.lookup(args.ids, version=args.version, deadline=_PATIENCE_S)
     for i, ad_id in enumerate(args.ids):
         status = Status(int(found.status[i]))
         served = status in (Status.HIT, Status.STALE)

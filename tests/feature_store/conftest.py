@@ -13,10 +13,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest_near import CODES, IDS, warm
 from conftest_tools import KINDS, Backend, backend_of, opened
 
-from feature_store import FeatureStore, Flag, build, compiled
+from feature_store import FeatureStore, Flag, build, compiled, lookup, tracking
 
 if compiled.fast is None and build.build():
     compiled.fast = compiled.load()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lookups without a deadline wait for a busy machine; benchmarks say how fast they are."""
+    monkeypatch.setattr(lookup, "default_deadline", lambda n: 2.0)
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -84,7 +90,10 @@ def writer(any_backend: Backend) -> Iterator[FeatureStore]:
 
 
 @pytest.fixture
-def near(writer: FeatureStore, any_backend: Backend, loops: str) -> Iterator[FeatureStore]:
+def near(
+    writer: FeatureStore, any_backend: Backend, loops: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FeatureStore]:
+    monkeypatch.setattr(tracking, "LOST_S", 30.0)  # a busy machine may keep silent for a second
     with FeatureStore.connect(any_backend.url, near_cache_bytes=1 << 20) as store:
         warm(store)
         yield store

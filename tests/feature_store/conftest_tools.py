@@ -36,10 +36,11 @@ def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
     """Poll until a condition holds; its value."""
     deadline = time.monotonic() + seconds
     while True:
+        last = time.monotonic() > deadline  # looked at once more, had the machine been busy
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        if last:
             raise AssertionError(f"did not come true within {seconds} s")
         time.sleep(0.01)
 

@@ -17,7 +17,7 @@ CODES = [[1, 2, 3, 4, 5, 6]]
 
 
 def clients(url: str) -> int:
-    """Open connections of a server, the asker's left out."""
+    """Open connections of a server, the asker's left out; it may see late that some have ended."""
     with redis.Redis.from_url(url) as client:
         return len(client.client_list()) - 1
 
@@ -81,7 +81,7 @@ async def test_a_store_that_cannot_be_opened_leaves_nothing_open(valkey_url: str
         store = AsyncFeatureStore.connect(valkey_url)
         with pytest.raises(ServerError):
             await store
-        await soon(lambda: clients(valkey_url) == before)
+        await soon(lambda: clients(valkey_url) <= before)
 
 
 @pytest.mark.parametrize("steps", range(1, 8))
@@ -99,7 +99,7 @@ async def test_a_connection_that_is_given_up_is_closed(valkey_url: str, steps: i
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await soon(lambda: clients(valkey_url) == before)
+    await soon(lambda: clients(valkey_url) <= before)
 
 
 async def test_a_store_closed_in_mid_lookup_leaves_nothing_open(valkey_url: str) -> None:
@@ -109,7 +109,7 @@ async def test_a_store_closed_in_mid_lookup_leaves_nothing_open(valkey_url: str)
     await asyncio.sleep(0)
     await store.close()
     await task
-    await soon(lambda: clients(valkey_url) == before)
+    await soon(lambda: clients(valkey_url) <= before)
 
 
 def test_a_closed_store_keeps_no_connection(valkey_url: str) -> None:
@@ -117,7 +117,7 @@ def test_a_closed_store_keeps_no_connection(valkey_url: str) -> None:
     store = FeatureStore.connect(valkey_url)
     store.close()
     store.lookup([1])
-    until(lambda: clients(valkey_url) == before)
+    until(lambda: clients(valkey_url) <= before)
 
 
 def test_a_forked_child_has_no_connection_of_its_parents(valkey_url: str) -> None:

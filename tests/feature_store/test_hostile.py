@@ -66,7 +66,7 @@ def test_any_answer_is_survived(
     try:
         began = time.monotonic()
         found = store.lookup(IDS, deadline=0.01)
-        assert time.monotonic() - began < 5  # it ended, whatever came
+        assert time.monotonic() - began < 30  # it ended, whatever came
         assert not np.isin(found.status, [Status.HIT, Status.STALE]).any()
         assert (found.codes == 65535).all()
     finally:
