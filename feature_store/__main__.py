@@ -19,7 +19,6 @@ from .progress import bar
 from .repair import open_damaged, repair
 from .store import FeatureStore
 
-
 _PATIENCE_S = 5.0  # a person would rather wait than be told UNAVAILABLE
 
 
