@@ -17,31 +17,26 @@ from redis.exceptions import RedisError
 from feature_store.errors import FeatureStoreError
 from serving import http
 from serving.checks import forms
+from serving.checks.captions import add_caption_route
 from serving.checks.judge import PASSING, Judged
 from serving.checks.opening import Bench, open_bench
 from serving.checks.override_routes import add_override_routes
 from serving.checks.owed_routes import add_owed_routes
 from serving.checks.policy_routes import add_policy_routes
-from serving.checks.subjects import Subject, inline
+from serving.checks.subjects import Subject
 from serving.checks.understander import SOON
 from serving.checks.verdicts import Relevance, Risk
 from serving.config import AppArgs
 from serving.encode.handles import ServedEncoder
 from serving.errors import (
-    InvalidRequestError,
     OverloadedError,
     ServingError,
     UnavailableError,
 )
 from serving.image import ImagePool
-from serving.ingest.ads import make_ad
 from serving.llm.deployment import LlmDeployment, LlmOptions
-from serving.lookup.rows import parse_id
 from serving.replica import Replica
 from serving.schema import (
-    EXAMPLE_IMAGE,
-    CaptionRequest,
-    CaptionResponse,
     RelevanceRequest,
     RelevanceResponse,
     RiskRequest,
@@ -49,9 +44,9 @@ from serving.schema import (
 )
 
 BODY_LIMIT_BYTES = 64 << 20
-ENCODE_THREADS = 2
 
 logger = logging.getLogger("tessera.checks")
+ENCODE_THREADS = 2
 _Kind = TypeVar("_Kind", bound=Relevance | Risk)
 
 
@@ -201,28 +196,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
             None if body.policy else bench.owed.add,
         )
 
-    @app.post(
-        "/caption",
-        dependencies=read,
-        responses={200: {"model": CaptionResponse}},
-        openapi_extra=http.document_body(CaptionRequest, image={"image": EXAMPLE_IMAGE}),
-    )
-    async def caption(request: Request) -> Response:
-        """What an image shows, in words."""
-        body = await http.json_body(request, CaptionRequest)
-        if (body.image is None) == (body.ad_id is None):
-            raise InvalidRequestError("expected either `image` or `ad_id`; send one of them")
-        deadline = _deadline(body.deadline_ms, request)
-        if body.image is not None:
-            subject = inline(make_ad(0, "", "", forms.image(body.image)))
-        else:
-            found = (await bench.subjects.read([parse_id(body.ad_id)]))[0]
-            if isinstance(found, ServingError):
-                raise found
-            subject = found
-        judged = await bench.judge.caption(subject, deadline)
-        return _json({"caption": judged.value.caption, "source": judged.source})
-
+    add_caption_route(app, bench)
     add_owed_routes(app, bench)
     add_override_routes(app, replica, bench)
     add_policy_routes(app, bench)

@@ -6,7 +6,7 @@ fails before the model (encoders away, store away) is no reason not to ask the m
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -82,6 +82,10 @@ class Cascade:
     async def caption(self, subject: Subject) -> Caption:
         """See `Understander.caption`: nothing cheaper describes an image."""
         return await self.model.caption(subject)
+
+    def tell(self, subject: Subject) -> AsyncGenerator[str]:
+        """See `Understander.tell`."""
+        return self.model.tell(subject)
 
     async def _relevance(self, query: str, subject: Subject) -> Relevance | None:
         ad, revision = await self._place(subject)

@@ -7,7 +7,8 @@ that stood in the way; never later than the deadline. What was begun is finished
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -42,6 +43,8 @@ class Makes(Protocol):
     async def risk(self, subject: Subject, priority: int, /) -> Risk: ...
 
     async def caption(self, subject: Subject, /) -> Caption: ...
+
+    def tell(self, subject: Subject, /) -> AsyncGenerator[str]: ...
 
     def meanwhile(self, query: str, subject: Subject, /) -> Relevance | Risk | None:
         """What is known without the model of relevance, or without a query of risk; waits for
@@ -105,16 +108,23 @@ class Desk(Generic[_Kind]):
             for row, value in enumerate(found)
         ]
 
+    async def stored(self, keys: Sequence[bytes]) -> list[_Kind | None]:
+        """What is stored under each key."""
+        return await self._store.get(keys)
+
+    async def keep(self, key: bytes, value: _Kind) -> _Kind:
+        """Store a verdict unless there is one; the one that holds, or this while none can be."""
+        try:
+            return await self._store.put(key, value)
+        except RedisError as error:
+            logger.warning("a verdict was not stored: %s", error)
+            return value
+
     def _made(
         self, key: bytes, make: Callable[[int], Awaitable[_Kind]], row: int
     ) -> Callable[[], Awaitable[_Kind]]:
         async def run() -> _Kind:
-            value = await make(row)
-            try:
-                return await self._store.put(key, value)
-            except RedisError as error:
-                logger.warning("a verdict was not stored: %s", error)
-                return value
+            return await self.keep(key, await make(row))
 
         return run
 
@@ -195,6 +205,24 @@ class Judge:
         if isinstance(found, ServingError):
             raise found
         return found
+
+    async def tell(self, subject: Subject) -> AsyncGenerator[Judged[Caption]]:
+        """The same as it is written; the last one is whole, and is stored.
+
+        Whoever stops reading ends the writing. Raises ServingError.
+        """
+        scope = self._scope()
+        key = scope.key("caption", subject.content)
+        (stored,) = await self._captions.stored([key])
+        if stored is not None:
+            yield Judged(stored, "cache")
+            return
+        text = ""
+        async with aclosing(self._makes.tell(subject)) as texts:
+            async for text in texts:
+                yield Judged(Caption(text), "llm")
+        if self._scope() == scope:
+            yield Judged(await self._captions.keep(key, Caption(text)), "llm")
 
     def _standing_in(
         self, kind: type[_Kind], found: Judged[_Kind] | ServingError, query: str, subject: Subject

@@ -4,7 +4,8 @@ In: subjects. Out: `Relevance`, `Risk`, `Caption`, or the ServingError that stoo
 async code: the engine is behind `Reader`s, so tests and benchmarks run it without Ray.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from export.checks import Prompt
@@ -79,6 +80,20 @@ class Understander:
 
     async def caption(self, subject: Subject) -> Caption:
         """What the image shows. Raises InvalidContentError when there is none to look at."""
+        ask, most = await self._describing(subject)
+        ids = await self._engine.generate(ask, most, CAPTION_TIMEOUT_S)
+        return Caption(self._renderer.decode(list(ids)))
+
+    async def tell(self, subject: Subject) -> AsyncGenerator[str]:
+        """The same as it is written: every time all that is there. To close it ends the writing."""
+        ask, most = await self._describing(subject)
+        ids: list[int] = []
+        async with aclosing(self._engine.stream(ask, most)) as pieces:
+            async for piece in pieces:
+                ids += piece
+                yield self._renderer.decode(ids)
+
+    async def _describing(self, subject: Subject) -> tuple[Ask, int]:
         prompt = self._policy.checks.prompts.caption
         if prompt is None:
             raise UnavailableError("this model has no caption prompt; export one that does")
@@ -89,9 +104,7 @@ class Understander:
         rendered = self._renderer.render(
             prompt.prompt, Words(subject.title, subject.text, "", True)
         )
-        ask = Ask(rendered.ids, soft, rendered.soft_at, SOON)
-        ids = await self._engine.generate(ask, prompt.max_tokens, CAPTION_TIMEOUT_S)
-        return Caption(self._renderer.decode(list(ids)))
+        return Ask(rendered.ids, soft, rendered.soft_at, SOON), prompt.max_tokens
 
     def meanwhile(self, query: str, subject: Subject) -> Risk | None:
         """What can be said without the model: somebody has to look, or nothing about relevance."""

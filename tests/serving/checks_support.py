@@ -1,7 +1,7 @@
 """A judge without Ray or a model: real prompts, store and HTTP, and an engine that knows words."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,20 @@ def _draft(folder: Path, metadata: dict[str, Any]) -> Bundle:
     return Bundle.draft(folder, Manifest("checks", "llm", "fp32", {}, source, metadata=metadata))
 
 
+class Pieces:
+    """What a handle gives for a streamed call."""
+
+    def __init__(self, pieces: AsyncGenerator[tuple[int, ...]]) -> None:
+        self._pieces = pieces
+        self.cancelled = False
+
+    def __anext__(self) -> Any:
+        return anext(self._pieces)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 class _Method:
     def __init__(self, function: Any) -> None:
         self.remote = function
@@ -64,6 +78,7 @@ class KnownEngine:
         away: what calls raise while it is set.
         gate: reads wait for it.
         mass: probability of both labels together.
+        streams: every streamed call that it saw.
     """
 
     renderer: Renderer
@@ -74,12 +89,14 @@ class KnownEngine:
     away: Exception | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     mass: float = 1.0
+    streams: list[Pieces] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
         self.read = _Method(self._read)
         self.generate = _Method(self._generate)
         self.describe = _Method(self._describe)
+        self.stream = _Method(self._stream)
 
     async def _read(self, asks: Sequence[Ask], labels: tuple[int, ...]) -> list[Any]:
         self.calls += 1
@@ -102,6 +119,21 @@ class KnownEngine:
         if self.away is not None:
             raise self.away
         return ask.ids[:max_tokens]
+
+    def options(self, *, stream: bool) -> "KnownEngine":
+        assert stream
+        return self
+
+    def _stream(self, ask: Ask, max_tokens: int) -> Pieces:
+        async def one_by_one() -> AsyncGenerator[tuple[int, ...]]:
+            for token in ask.ids[:max_tokens]:
+                await self.gate.wait()
+                if self.away is not None:
+                    raise self.away
+                yield (token,)
+
+        self.streams.append(Pieces(one_by_one()))
+        return self.streams[-1]
 
     async def _describe(self) -> dict[str, Any]:
         if self.away is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import orjson
 import psutil
 import pytest
 
@@ -77,6 +78,24 @@ def test_relevance_and_captions(system: System, fresh_ids: range) -> None:
         assert client.post("/v1/checks/caption", json={"ad_id": ad_id}).json() == (
             caption.json() | {"source": "cache"}
         )
+
+
+def test_captions_come_as_events_and_a_reader_may_leave(system: System, fresh_ids: range) -> None:
+    events = {"accept": "text/event-stream"}
+    with system.client() as client:
+        for ad_id in fresh_ids[:2]:
+            put(client, ad_id, f"a hat {ad_id}")
+        body = {"ad_id": fresh_ids[0]}
+        with client.stream("POST", "/v1/checks/caption", json=body, headers=events) as answer:
+            assert answer.status_code == 200
+            *_, last = [line for line in answer.iter_lines() if line.startswith("data: ")]
+        whole = client.post("/v1/checks/caption", json=body).json()
+        assert orjson.loads(last.removeprefix("data: ")) == whole | {"source": "llm"}
+        assert whole["source"] == "cache"
+        body = {"ad_id": fresh_ids[1]}
+        with client.stream("POST", "/v1/checks/caption", json=body, headers=events) as answer:
+            assert next(answer.iter_lines()) == "event: text"
+        until(lambda: client.get("/v1/checks/engine").json()["in_flight"] == 0)
 
 
 def test_bad_input_leaves_the_engine_unharmed(system: System) -> None:
