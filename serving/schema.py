@@ -1,4 +1,5 @@
-"""All HTTP shapes of `/v1`, in one place; `/v2` is the Open Inference Protocol's own.
+"""All HTTP shapes of `/v1` in one place, but for operators' (`schema_admin`); `/v2` is the Open
+Inference Protocol's own.
 
 Unknown fields are refused. The lookup route reads and writes the same shapes without building
 these objects (rows are too many); they are then only its documentation.

@@ -13,7 +13,7 @@ from serving.checks import people
 from serving.checks.opening import Bench
 from serving.lookup.rows import parse_id
 from serving.replica import Replica
-from serving.schema import OverrideRequest, OverrideResponse, Overrides
+from serving.schema_admin import OverrideRequest, OverrideResponse, Overrides
 
 LISTED = 10_000
 _RISK: dict[str, Any] = {"verdict": "review", "categories": {"gambling": True}}

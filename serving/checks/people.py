@@ -16,7 +16,7 @@ from serving.checks.overrides import Decision, human_flags
 from serving.checks.subjects import Subject
 from serving.checks.verdicts import Relevance, Risk
 from serving.errors import InvalidRequestError, NotFoundError, UnavailableError
-from serving.schema import OverrideRequest
+from serving.schema_admin import OverrideRequest
 
 _OWN = Flag.PENDING | Flag.REVIEW | Flag.DUPLICATE | Flag.HUMAN | Flag(sum(CATEGORIES.values()))
 

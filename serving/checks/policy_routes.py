@@ -15,7 +15,7 @@ from serving.checks import evidence, forms
 from serving.checks.opening import Bench
 from serving.checks.subjects import Subject
 from serving.errors import ServingError
-from serving.schema import EvidenceRequest, EvidenceResponse, Policies, PolicyState
+from serving.schema_admin import EvidenceRequest, EvidenceResponse, Policies, PolicyState
 
 
 def add_policy_routes(app: FastAPI, bench: Bench) -> None:
