@@ -1,4 +1,4 @@
-"""Publishing is atomic: the process is killed at each of its file operations in turn."""
+"""Atomic publishing: the process is killed at each of its file operations, and while exporting."""
 
 import signal
 import subprocess
@@ -70,3 +70,38 @@ def test_a_publisher_killed_anywhere_leaves_the_old_state_or_the_new(
     assert _publish(root, draft.directory, 0).returncode == 0
     assert repository.latest("encoder") == str(int(before[-1]) + 1)
     assert {path.name for path in (root / "encoder").glob(".*")} == {".lock"}
+
+
+# Dies when the graph is written and about to be compared with its source.
+EXPORTER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from export import Repository, parity
+from export.manifest import Source, TensorSpec
+from export.pipeline import publish
+from export.sources.source import GraphSource, ModelSource
+
+parity.measure = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+graph = GraphSource(
+    torch.nn.Linear(4, 2).eval(),
+    (TensorSpec("x", "float32", ("batch", 4)),),
+    (TensorSpec("y", "float32", ("batch", 2)),),
+    lambda sizes, generator: (torch.randn((sizes["batch"], 4), generator=generator),),
+    {"batch": (1, 3)},
+)
+source = ModelSource("ranker", Source("test", "sha256:00"), {"model": graph})
+publish(source, Repository(Path(sys.argv[1])), "ranker", lambda _: None)
+"""
+
+
+def test_a_killed_export_leaves_nothing_that_opens_and_is_swept(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", EXPORTER, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False)
+    assert done.returncode == -signal.SIGKILL
+    folder = tmp_path / "ranker"
+    assert list(folder.glob(".staging-*/model.onnx"))
+    repository = Repository(tmp_path)
+    assert repository.names() == []
+    with repository.staging("ranker") as scratch:
+        assert list(folder.glob(".staging-*")) == [scratch]

@@ -1,11 +1,6 @@
 """The shipped text tower: against numbers of its reference implementation, made once, kept."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,23 +130,6 @@ def test_the_manifest_says_what_serving_must_know(repository: Repository) -> Non
     assert manifest.source.revision == folder_revision(shipped.text_folder())
     assert manifest.parity[0].cosine is not None
     assert manifest.parity[0].cosine >= 0.99999
-
-
-def test_a_killed_export_leaves_nothing_that_opens_and_is_swept(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "export", "shipped", "--out", str(tmp_path)]
-    process = subprocess.Popen([*command, "--only", "text_encoder"], stderr=subprocess.DEVNULL)
-    folder = tmp_path / "text_encoder"
-    deadline = time.monotonic() + 60
-    while not list(folder.glob(".staging-*/model.onnx")):
-        assert process.poll() is None, "ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    repository = Repository(tmp_path)
-    assert repository.names() == []
-    with repository.staging("text_encoder") as scratch:
-        assert list(folder.glob(".staging-*")) == [scratch]
 
 
 def test_the_revision_follows_what_gives_the_numbers_only(tmp_path: Path) -> None:
