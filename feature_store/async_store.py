@@ -4,6 +4,7 @@ In and out: as in store.py, which says what each method does. All logic is in th
 both share.
 """
 
+import asyncio
 from collections.abc import Generator
 from types import TracebackType
 from typing import Any, TypeVar
@@ -76,10 +77,14 @@ class AsyncFeatureStore:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections."""
-        if self._opened is not None:
-            self._opened.close()
-        self._links.close()
+        """Close all connections, and end what runs in the background."""
+        try:
+            if self._opened is not None:
+                self._opened.close()
+                if self._opened.threads():
+                    await asyncio.to_thread(self._opened.join)
+        finally:
+            self._links.close()
 
     async def _run(self, op: Op[T]) -> T:
         return await self._links.run(op)

@@ -5,13 +5,14 @@ replaced, never changed in place, so threads see the old or the new.
 """
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from . import catalog, topology
+from . import background, catalog, topology
 from .address import Address
 from .catalog import View
 from .errors import FeatureStoreError, ServerError, UnavailableError
@@ -29,6 +30,7 @@ from .wire import RepliesReader, Reply, ServerReplyError, command
 
 TIMEOUT_S = 5.0  # for everything but lookups
 WARN_S = 10.0  # between two warnings of a kind
+JOIN_S = 2.0  # that closing a store waits for its threads
 _RETRY_S = 0.02
 _log = logging.getLogger("feature_store")
 _PASSING = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "BUSY")
@@ -38,7 +40,10 @@ class Closing(Protocol):
     """Something that runs in the background."""
 
     def close(self) -> None:
-        """Stop it."""
+        """Tell it to end."""
+
+    def threads(self) -> list[threading.Thread]:
+        """Its threads that have not ended."""
 
 
 @dataclass(slots=True)
@@ -70,11 +75,20 @@ class Core:
             )
 
     def close(self) -> None:
-        """Stop what runs in the background."""
-        self.health.close()
-        for each in (self.near, self.removal):
-            if each is not None:
-                each.close()
+        """Tell what runs in the background to end."""
+        for each in self._parts():
+            each.close()
+
+    def join(self) -> None:
+        """Wait until it has ended, `JOIN_S` at most: a server that hangs may hold it."""
+        background.join(self.threads(), JOIN_S)
+
+    def threads(self) -> list[threading.Thread]:
+        """Those that have not ended."""
+        return [thread for each in self._parts() for thread in each.threads()]
+
+    def _parts(self) -> list[Closing]:
+        return [each for each in (self.health, self.near, self.removal) if each is not None]
 
     @property
     def counters(self) -> Counter[str]:

@@ -8,11 +8,11 @@ asked for its slots, sentinels for their master. Threads run only while somethin
 
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from . import forks, topology
 from .address import Address
+from .background import Background
 from .errors import FeatureStoreError
 from .links import Links
 from .ops import Node, ask
@@ -54,6 +54,7 @@ class Health:
         """A child has none of its parent's threads: it doubts nobody."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._threads = Background()
         self._doubted: set[Node] = set()
         self._silent: set[Node] = set()
         self._calm: dict[Node, float] = {}  # when a node last answered a PING
@@ -63,9 +64,14 @@ class Health:
         self._core.reading = self._core.map
 
     def close(self) -> None:
-        """End what runs."""
-        self._stop.set()
+        """Tell what runs to end."""
+        with self._lock:  # what begins meanwhile is told as well
+            self._stop.set()
         self._wake.set()
+
+    def threads(self) -> list[threading.Thread]:
+        """Those that have not ended."""
+        return self._threads.living()
 
     def adopt(self, found: Topology) -> None:
         """Take another map."""
@@ -81,7 +87,7 @@ class Health:
             if node in self._doubted or self._stop.is_set():
                 return
             self._doubted.add(node)
-            self._begin(lambda: self._watch(node), f"watch-{node}")
+            self._threads.begin(lambda: self._watch(node), f"watch-{node}")
             self._search()
 
     def moved(self) -> None:
@@ -92,9 +98,6 @@ class Health:
             self._moved = True
             self._search()
         self._wake.set()
-
-    def _begin(self, work: Callable[[], None], name: str) -> None:
-        threading.Thread(target=work, name=name, daemon=True).start()
 
     def _publish(self) -> None:
         self._core.reading = self._core.map.without(self._silent)
@@ -137,9 +140,11 @@ class Health:
 
     def _search(self) -> None:
         """Find the owners of the slots, in a thread, if nobody does yet. Needs the lock."""
-        if not self._searching and self._core.address.kind != "single":
+        if self._stop.is_set() or self._core.address.kind == "single":
+            return
+        if not self._searching:
             self._searching = True
-            self._begin(self._find, "find-slots")
+            self._threads.begin(self._find, "find-slots")
 
     def _find(self) -> None:
         """Ask for the map until no node is doubted and no slot is known to have moved."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from . import catalog, forks
+from .background import Background
 from .catalog import RETIRING, View
 from .core import TIMEOUT_S, Core, Job, run_jobs
 from .errors import FeatureStoreError, VersionInUseError
@@ -115,21 +116,27 @@ class Removal:
         """The parent goes on with it."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._threads = Background()
         self._wanted: list[Version] = []
         self._running = False
 
     def close(self) -> None:
-        """Stop; what is left stays retiring."""
-        self._stop.set()
+        """Tell it to end; what is left stays retiring."""
+        with self._lock:
+            self._stop.set()
+
+    def threads(self) -> list[threading.Thread]:
+        """Those that have not ended."""
+        return self._threads.living()
 
     def begin(self, version: Version) -> None:
         """Remove a version in the background."""
         with self._lock:
             if all(version.number != wanted.number for wanted in self._wanted):
                 self._wanted.append(version)
-            if not self._running:
+            if not self._running and not self._stop.is_set():
                 self._running = True
-                threading.Thread(target=self._run, name="retire", daemon=True).start()
+                self._threads.begin(self._run, "retire")
 
     def _run(self) -> None:
         links = Links(self._core.address)

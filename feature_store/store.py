@@ -73,8 +73,9 @@ class FeatureStore:
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and end what runs in the background."""
         self._core.close()
+        self._core.join()
         self._links.close()
 
     def _run(self, op: Op[T]) -> T:

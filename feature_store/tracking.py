@@ -82,11 +82,15 @@ class NearCache:
                 self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread."""
-        self._stop.set()
+        """Tell the thread to end."""
+        with self._lock:
+            self._stop.set()
         self._up = False
-        if self._thread is not None:
-            self._thread.join(2)
+
+    def threads(self) -> list[threading.Thread]:
+        """It, unless it has ended."""
+        thread = self._thread
+        return [thread] if thread is not None and thread.is_alive() else []
 
     def fresh(self, number: int) -> bool:
         """Whether rows of a version may be served as HIT; asks for it to be watched if not."""
