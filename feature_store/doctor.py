@@ -1,26 +1,32 @@
 """Looks a store over and says what is wrong and what to do.
 
-In: a store. Out: findings, each with a level: ok, warning, error.
+In: a store. Out: findings, each with a level: ok, warning, error. In a cluster every node is looked
+at, and its findings begin with its address.
 """
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import catalog, record
-from .errors import FeatureStoreError, ServerError
+from .core import TIMEOUT_S
+from .errors import FeatureStoreError, ServerError, UnavailableError
 from .layout import FIELDS
+from .ops import Node, ask, checked
 from .record import RECORD, SIZE
 from .store import FeatureStore
-from .wire import Reply
+from .wire import Reply, command
 
 Level = Literal["ok", "warning", "error"]
 _SAMPLE = 1000
 _ID_BYTES = 8
 _HEX = re.compile(rb"[0-9a-f]{4}")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +37,77 @@ class Finding:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One server of a store."""
+
+    store: FeatureStore
+    node: Node
+    told: str  # what its findings begin with
+
+    def ask(self, *parts: bytes | str | int) -> Reply:
+        """A command's reply. Raises what stopped it."""
+        payload = command(*parts)
+        asking = ask(self.node, payload, 1, time.monotonic() + TIMEOUT_S)
+        return checked(self.store._run(asking), self.node)[0]
+
+
 def examine(store: FeatureStore) -> list[Finding]:
     """All findings. Raises UnavailableError or AccessError when nothing can be asked."""
-    store.admin("PING")
-    findings: list[Finding] = []
-    for look in (_servers, _pointer, _versions, _records, _tracking, _cluster):
-        try:
-            findings += look(store)
-        except FeatureStoreError as error:
-            findings.append(Finding("error", str(error)))
+    where = store._core.map
+    places = [_Place(store, node, f"{node}: " if where.clustered else "") for node in where.nodes]
+    _reach(places)
+    findings = [*_each(places, _servers), *_unowned(where.owner)]
+    for whole in (_pointer, _versions):
+        findings += _found(whole, store)
+    for part in (_records, _tracking, _cluster):
+        findings += _each(places, part)
     return findings
 
 
-def _servers(store: FeatureStore) -> list[Finding]:
-    info = _info(store)
-    return [_server(info), _round_trip(store), _eviction(info), _replicas(info)]
+def _reach(places: list[_Place]) -> None:
+    """Raises what stopped the last server where none answers."""
+    for place in places:
+        try:
+            place.ask("PING")
+            return
+        except UnavailableError:
+            if place is places[-1]:
+                raise
 
 
-def _info(store: FeatureStore) -> dict[str, str]:
-    reply = store.admin("INFO")
+def _found(look: Callable[[T], list[Finding]], at: T) -> list[Finding]:
+    """What a look finds; what stops it is a finding too."""
+    try:
+        return look(at)
+    except FeatureStoreError as error:
+        return [Finding("error", str(error))]
+
+
+def _each(places: list[_Place], look: Callable[[_Place], list[Finding]]) -> list[Finding]:
+    """Look at every server."""
+    return [
+        Finding(finding.level, place.told + finding.what)
+        for place in places
+        for finding in _found(look, place)
+    ]
+
+
+def _unowned(owner: NDArray[np.intp]) -> list[Finding]:
+    lost = int((owner < 0).sum())
+    if not lost:
+        return []
+    text = f"{lost} of {len(owner)} hash tags lie in slots that no server owns: see CLUSTER SLOTS"
+    return [Finding("error", text)]
+
+
+def _servers(place: _Place) -> list[Finding]:
+    info = _info(place)
+    return [_server(info), _round_trip(place), _eviction(info), _replicas(info)]
+
+
+def _info(place: _Place) -> dict[str, str]:
+    reply = place.ask("INFO")
     text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else ""
     return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
 
@@ -61,11 +119,11 @@ def _server(info: dict[str, str]) -> Finding:
     return Finding("ok", f"server {name} {version}, {mode}")
 
 
-def _round_trip(store: FeatureStore) -> Finding:
+def _round_trip(place: _Place) -> Finding:
     times = []
     for _ in range(20):
         start = time.perf_counter()
-        store.admin("PING")
+        place.ask("PING")
         times.append(time.perf_counter() - start)
     return Finding("ok", f"round trip {sorted(times)[10] * 1e6:.0f} us (median of 20)")
 
@@ -108,23 +166,29 @@ def _versions(store: FeatureStore) -> list[Finding]:
     return found
 
 
-def _records(store: FeatureStore) -> list[Finding]:
-    """Decode a sample of records, and of buckets, as lookups would."""
-    own = _scan(store, f"{store.namespace}:r????{{???}}*")
-    shared = _scan(store, f"{store.namespace}:b??????{{???}}*")
-    seen = bad = 0
-    for name in own:
+def _sampled(place: _Place) -> tuple[int, int, int]:
+    """Decode a sample of a server's records and buckets, as lookups would.
+
+    How many were looked at, how many are bad, and how many the largest bucket holds.
+    """
+    seen = bad = largest = 0
+    namespace = place.store.namespace
+    for name in _scan(place, f"{namespace}:r????{{???}}*"):
         seen += 1
-        bad += not _sound(name[-8:], _number(name, -17), _held(store, "GET", name))
-    largest = 0
-    for name in shared:
-        pairs = _held(store, "HGETALL", name)
+        bad += not _sound(name[-8:], _number(name, -17), _held(place, "GET", name))
+    for name in _scan(place, f"{namespace}:b??????{{???}}*"):
+        pairs = _held(place, "HGETALL", name)
         # What another program keeps there is one value that is no record.
         fields = pairs if isinstance(pairs, list) else [b"", b""]
         largest = max(largest, len(fields) // 2)
         for field, value in zip(fields[::2], fields[1::2], strict=True):
             seen += 1
             bad += not _sound(field, _number(name, -14), value)
+    return seen, bad, largest
+
+
+def _records(place: _Place) -> list[Finding]:
+    seen, bad, largest = _sampled(place)
     found = [Finding("ok", f"{seen} records looked at are sound")]
     if bad:
         found = [Finding("error", f"{bad} of {seen} records looked at are foreign or corrupt")]
@@ -145,21 +209,21 @@ def _number(name: bytes, at: int) -> int:
     return int(digits, 16) if _HEX.fullmatch(digits) else 0
 
 
-def _held(store: FeatureStore, *command: bytes | str) -> Reply:
+def _held(place: _Place, *parts: bytes | str) -> Reply:
     """What a key holds; nothing that is a record where it is of another type."""
     try:
-        return store.admin(*command)
+        return place.ask(*parts)
     except ServerError:
         return b""
 
 
-def _scan(store: FeatureStore, pattern: str) -> list[bytes]:
+def _scan(place: _Place, pattern: str) -> list[bytes]:
     """About _SAMPLE keys of a pattern, as the server happens to give them."""
     cursor: Reply = b"0"
     found: list[bytes] = []
     while True:
         at = cursor if isinstance(cursor, bytes) else b"0"
-        reply = store.admin("SCAN", at, "MATCH", pattern, "COUNT", _SAMPLE)
+        reply = place.ask("SCAN", at, "MATCH", pattern, "COUNT", _SAMPLE)
         if not isinstance(reply, list):
             return found
         names = reply[1] if isinstance(reply[1], list) else []
@@ -181,19 +245,19 @@ def _sound(ad: Reply, number: int, value: Reply) -> bool:
     return bool(record.decode(record.hash_ids(ids), rows, None, number).valid[0])
 
 
-def _tracking(store: FeatureStore) -> list[Finding]:
+def _tracking(place: _Place) -> list[Finding]:
     try:
-        reply = store.admin("CLIENT", "TRACKINGINFO")
+        reply = place.ask("CLIENT", "TRACKINGINFO")
     except FeatureStoreError as error:
         return [Finding("warning", f"near caches cannot work here: {error}")]
     return [Finding("ok" if reply else "warning", "the server can keep near caches true")]
 
 
-def _cluster(store: FeatureStore) -> list[Finding]:
+def _cluster(place: _Place) -> list[Finding]:
     """Whether the shards that are left go on when one is lost."""
     try:
-        reply = store.admin("CONFIG", "GET", "cluster-require-full-coverage")
-        enabled = store.admin("CONFIG", "GET", "cluster-enabled")
+        reply = place.ask("CONFIG", "GET", "cluster-require-full-coverage")
+        enabled = place.ask("CONFIG", "GET", "cluster-enabled")
     except FeatureStoreError:
         return []  # the user may not ask; no fault
     settings = [reply[1] if isinstance(reply, list) and len(reply) == 2 else b""]
