@@ -1,9 +1,9 @@
 """Pictures that strangers send, made into arrays that image towers take.
 
 In: the bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file. Out: RGB uint8 pixels, upright, on
-white, first frame only. The size is read from the header and refused before anything is
-decompressed, so a small file cannot make a huge allocation. Decoding runs in threads of its own
-(`ImagePool`): the event loop that answers health checks never waits for it.
+white; of a moving picture, some frames (`serving.frames`). The size is read from the header and
+refused before anything is decompressed, so a small file cannot make a huge allocation. Decoding
+runs in threads of its own (`ImagePool`): the event loop that answers health checks never waits.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from serving import frames
 from serving.errors import InvalidImageError
 
 # Only formats that Pillow decodes in memory; EPS and its like start other programs.
@@ -96,11 +97,17 @@ class DecodedImage:
     """One upright picture.
 
     pixels: uint8 (h, w, 3) RGB. source: (width, height) written in the file; pixels may be fewer
-    when the caller named the size it needs.
+    when the caller named the size it needs. later: of a moving picture, the frames after the first.
     """
 
     pixels: NDArray[np.uint8]
     source: tuple[int, int]
+    later: tuple[NDArray[np.uint8], ...] = ()
+
+    @property
+    def frames(self) -> tuple[NDArray[np.uint8], ...]:
+        """The first frame and those after it: what is embedded."""
+        return self.pixels, *self.later
 
 
 def decode(
@@ -122,6 +129,7 @@ def decode(
                 image.draft(None, (side, side))
             image.load()
             pixels = np.asarray(_rgb(_upright(image)))
+            later = [_frame(image, at) for at in frames.chosen(image, max_pixels)[1:]]
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large("far more", max_pixels) from error
     except UnidentifiedImageError as error:
@@ -129,19 +137,34 @@ def decode(
         raise InvalidImageError(f"expected one of {kinds}; found none of them") from error
     except _DAMAGED as error:
         raise InvalidImageError(f"the image is damaged or cut short: {error}") from error
-    return DecodedImage(pixels, (width, height))
+    return DecodedImage(pixels, (width, height), tuple(later))
+
+
+def _frame(image: Image.Image, at: int) -> NDArray[np.uint8]:
+    image.seek(at)
+    return np.asarray(_rgb(_upright(image)))
+
+
+def fitted(image: DecodedImage, target: Target) -> DecodedImage:
+    """Every frame brought to the target's size, as `fit` brings the first."""
+    first, *later = (_fit(pixels, target) for pixels in image.frames)
+    return DecodedImage(first, image.source, tuple(later))
 
 
 def fit(image: DecodedImage, target: Target) -> NDArray[np.uint8]:
-    """Bring a picture to the target's size: uint8 (H, W, 3).
+    """Bring a picture, the first frame of a moving one, to the target's size: uint8 (H, W, 3).
 
     Not stretched, it is "shorter side to the size, then centre crop", the rule of CLIP's
     preprocessing; only the part that stays is computed, so a 1 x 1,000,000 px strip costs nothing.
     """
-    h, w = image.pixels.shape[:2]
+    return _fit(image.pixels, target)
+
+
+def _fit(pixels: NDArray[np.uint8], target: Target) -> NDArray[np.uint8]:
+    h, w = pixels.shape[:2]
     height, width = target.size
     if (h, w) == target.size:
-        return image.pixels
+        return pixels
     if target.stretch:
         box = (0.0, 0.0, float(w), float(h))
     else:
@@ -154,7 +177,7 @@ def fit(image: DecodedImage, target: Target) -> NDArray[np.uint8]:
             min((left + width) * w / full_w, w),
             min((top + height) * h / full_h, h),
         )
-    source = Image.fromarray(image.pixels)
+    source = Image.fromarray(pixels)
     resized = source.resize((width, height), target.filter, box=box, reducing_gap=REDUCING_GAP)
     return np.asarray(resized)
 
@@ -184,20 +207,17 @@ class ImagePool:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def decode(self, data: bytes, target: Target) -> DecodedImage:
-        """`decode` and `fit` off the event loop; raises what they raise."""
-
-        def fitted(image: DecodedImage) -> DecodedImage:
-            return DecodedImage(fit(image, target), image.source)
-
-        return await self.run(data, fitted, size=target.size)
+        """`decode` and `fitted` off the event loop; raises what they raise."""
+        return await self.run(data, lambda image: fitted(image, target), size=target.size)
 
     async def fit(self, images: Sequence[DecodedImage], target: Target) -> NDArray[np.uint8]:
-        """Every image through `fit`: uint8 (n, height, width, 3)."""
+        """Every frame of every image, fitted: uint8 (frames, height, width, 3)."""
 
         def stack() -> NDArray[np.uint8]:
-            pixels = np.empty((len(images), *target.size, 3), np.uint8)
-            for row, image in enumerate(images):
-                pixels[row] = fit(image, target)
+            every = [frame for image in images for frame in image.frames]
+            pixels = np.empty((len(every), *target.size, 3), np.uint8)
+            for row, frame in enumerate(every):
+                pixels[row] = _fit(frame, target)
             return pixels
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, stack)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from export import Bundle, Repository
 from export.checks import Encoder
 from export.errors import ExportError
+from serving import frames
 from serving.errors import NotFoundError, UnavailableError
 from serving.image import ImagePool, Target
 from serving.models.handles import ModelHandle
@@ -109,4 +110,5 @@ class Sight:
         image = await images.decode(picture, target)
         pixels = await images.fit([image], target)
         out = await self._handle.infer({"pixels": pixels}, version)
-        return out["image_features"].astype(np.float32, copy=False)
+        features = out["image_features"].astype(np.float32, copy=False)
+        return frames.mean(features, [len(image.frames)])

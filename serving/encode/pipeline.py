@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from serving import frames
 from serving.deadline import Deadline
 from serving.encode.text import TextTokenizer, TokenRows
 from serving.errors import InvalidContentError, InvalidRequestError
@@ -97,6 +98,7 @@ class Encoder:
     ) -> Vectors:
         """Vectors of n pairs, float32 (n, D): unit(image + text), or the one that is there.
 
+        The image's side of a moving picture is the mean of its frames (`serving.frames`).
         A blank text counts as missing. Raises InvalidContentError, and what the models raise.
         """
         if len(images) != len(texts):
@@ -142,7 +144,8 @@ class Encoder:
             return np.zeros((0, self.towers.dimension), np.float32)
         pixels = await self._images.fit(images, self.towers.target)
         out = await self._infer(IMAGE, {"pixels": pixels}, deadline)
-        return out["image_features"].astype(np.float32, copy=False)
+        features = out["image_features"].astype(np.float32, copy=False)
+        return frames.mean(features, [len(image.frames) for image in images])
 
     async def _text_features(self, texts: Sequence[str], deadline: Deadline | None) -> Vectors:
         features = np.zeros((len(texts), self.towers.dimension), np.float32)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from feature_store import Flag
 from serving.encode.pipeline import Encoded
 from serving.errors import ServingError
-from serving.image import DecodedImage, ImagePool, Target, fit
+from serving.image import DecodedImage, ImagePool, Target, fitted
 from serving.ingest.ads import Ad
 from serving.ingest.content import THUMBNAIL_PX, Content, thumbnail
 from serving.ingest.writing import Writer
@@ -120,8 +120,7 @@ class Indexer:
             target = await self._encoder.target()
 
             def reduce(image: DecodedImage) -> Picture:
-                fitted = DecodedImage(fit(image, target), image.source)
-                return Picture(fitted, thumbnail(image))
+                return Picture(fitted(image, target), thumbnail(image))
 
             side = max(*target.size, THUMBNAIL_PX)
             return await self._images.run(ad.image, reduce, size=(side, side))

@@ -54,6 +54,22 @@ async def test_rows_keep_their_order_and_sides_may_be_missing(encoder: Encoder) 
     assert np.array_equal(margin, encoded.margin)
 
 
+async def test_a_film_is_the_mean_of_its_frames(encoder: Encoder) -> None:
+    stills = [picture() for _ in range(3)]
+    film = DecodedImage(stills[0].pixels, (30, 20), tuple(still.pixels for still in stills[1:]))
+    other = picture()
+    apart = await encoder.embed([*stills, other], [None] * 4)
+    found = await encoder.encode([other, film], [None, None])
+    both = apart[:3].sum(0)
+    assert np.allclose(found.vectors[1], both / np.linalg.norm(both), atol=1e-6)
+    assert np.array_equal(found.vectors[0], apart[3])
+    codes, _ = await encoder.tokenize(found.vectors[1:])
+    assert np.array_equal(found.codes[1:], codes)
+    named = await encoder.embed([film], ["red shoes"])
+    words = await encoder.embed([None], ["red shoes"])
+    assert np.allclose(named, fuse(found.vectors[1:], words), atol=1e-6)
+
+
 async def test_nothing_is_encoded_for_no_rows(encoder: Encoder) -> None:
     encoded = await encoder.encode([], [])
     assert encoded.vectors.shape == (0, 12)
