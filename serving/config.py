@@ -50,6 +50,10 @@ class Settings(_Frozen):
     extra_keys: tuple[ExtraKey, ...] = ()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     near_cache_bytes: int = Field(64 << 20, ge=0)
+    # Of versions that begin; None: as the active one. "compact", for big catalogues, needs to know
+    # how many ads there will be.
+    store_layout: Literal["default", "compact"] | None = None
+    store_expected_ads: float | None = Field(None, ge=1, le=1e12)
     image_pixels: int = Field(50_000_000, gt=0)  # larger images are refused before decoding
 
     @classmethod

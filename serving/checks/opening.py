@@ -29,7 +29,7 @@ from serving.checks.vectors import Encodes, Space
 from serving.checks.verdicts import Relevance, Risk, Scope, VerdictStore
 from serving.errors import ConfigurationError, UnavailableError
 from serving.image import ImagePool
-from serving.ingest.opening import connect
+from serving.ingest.opening import connect, open_store
 from serving.llm.deployment import LlmOptions, open_bundle
 from serving.llm.handle import LlmHandle
 from serving.replica import Replica
@@ -80,7 +80,7 @@ async def open_bench(
     bundle = await asyncio.to_thread(open_bundle, repository, options)
     own = Policy.of(bundle).checks
     try:
-        store = await AsyncFeatureStore.connect(settings.redis_url, namespace=settings.namespace)
+        store = await open_store(settings)
         client: Any = connect(settings.redis_url)
     except FeatureStoreError as error:
         kind = ConfigurationError if isinstance(error, ValueError) else UnavailableError

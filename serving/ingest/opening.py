@@ -29,7 +29,7 @@ TIMEOUT_S = 5.0
 async def open_indexer(settings: Settings) -> Indexer:
     """Raises UnavailableError or ConfigurationError when the store cannot be opened."""
     try:
-        store = await AsyncFeatureStore.connect(settings.redis_url, namespace=settings.namespace)
+        store = await open_store(settings)
         client = connect(settings.redis_url)
         stores = Stores(store, ContentStore(client, store.keys), Owed(client, store.keys))
     except FeatureStoreError as error:
@@ -37,6 +37,19 @@ async def open_indexer(settings: Settings) -> Indexer:
         raise kind(str(error)) from error
     images = ImagePool(IMAGE_THREADS, max_pixels=settings.image_pixels)
     return Indexer(ServedEncoder(settings.models, images, "ingest"), Writer(stores), images)
+
+
+async def open_store(settings: Settings) -> AsyncFeatureStore:
+    """A store to write to: versions that it begins have the configured layout.
+
+    Raises FeatureStoreError: an InputError for settings of the layout that do not fit together.
+    """
+    return await AsyncFeatureStore.connect(
+        settings.redis_url,
+        namespace=settings.namespace,
+        layout=settings.store_layout,
+        expected_ads=settings.store_expected_ads,
+    )
 
 
 def connect(url: str) -> Any:
