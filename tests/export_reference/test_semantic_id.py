@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from export.semantic_id.learning import Plan, learn
 from export.semantic_id.measures import in_batches
 from export.semantic_id.metric import learn_metric
 from export.semantic_id.model import CARRY, NAMES, SIZES, SemanticId
-from export.semantic_id.parting import separate, wake
 from export.semantic_id.plots import draw
 from export.semantic_id.tuning import Tuning
 
@@ -183,71 +181,6 @@ def test_a_lopsided_codebook_is_evened_out() -> None:
     before = perplexity(torch.bincount(nearest(rows, keys), minlength=64))
     after = balance(rows, keys, 0.9, 16)
     assert perplexity(torch.bincount(after.choose(rows), minlength=64)) > max(before + 0.02, 0.85)
-
-
-def test_unused_entries_wake_and_other_codes_stay(
-    learned: tuple[SemanticId, dict[str, object]],
-) -> None:
-    model, rows = deepcopy(learned[0]), torch.from_numpy(vectors(3000, seed=1))
-    used = int(in_batches(rows, model)[:, 4].bincount().argmin())
-    model.bias(4)[used] = -9.0
-    before = in_batches(rows, model)
-    assert int(before[:, 4].bincount(minlength=64)[used]) == 0
-    order_before = measures.order(rows.numpy(), model.decode(before).numpy())["recall_10"]
-    assert wake(model, rows) == 0
-    after = in_batches(rows, model)
-    assert min(int(after[:, i].bincount(minlength=SMALL[i]).min()) for i in range(6)) > 0
-    assert torch.equal(after[:, :4], before[:, :4])
-    halved = (after[:, 4] == used).sum()
-    assert int((after[:, 4] != before[:, 4]).sum()) <= int(halved) * 1.1 + 3
-    order_after = measures.order(rows.numpy(), model.decode(after).numpy())["recall_10"]
-    assert order_after > order_before - 0.02
-
-
-def test_nothing_wakes_where_all_rows_are_the_same(
-    learned: tuple[SemanticId, dict[str, object]],
-) -> None:
-    model = deepcopy(learned[0])
-    rows = torch.from_numpy(vectors(1, seed=1)).expand(500, -1)
-    assert wake(model, rows) == sum(SMALL) - 6
-
-
-def test_products_that_share_an_id_are_parted(
-    learned: tuple[SemanticId, dict[str, object]],
-) -> None:
-    """Twelve rows have a twin close by; the last level has sixteen entries to spare."""
-    model = deepcopy(learned[0])
-    model.bias(5)[:16] = -9.0
-    base = vectors(12, seed=1)
-    twins = base + np.random.default_rng(1).normal(size=base.shape).astype(np.float32) * 0.004
-    rows = torch.from_numpy(np.concatenate([vectors(500, seed=2), base, twins]))
-    rows = F.normalize(rows, dim=1)
-    product = np.arange(len(rows))
-
-    def shared() -> int:
-        ids = measures.number_ids(in_batches(rows, model).numpy())
-        return int(measures.shares_an_id(ids, product).sum())
-
-    before, codes = shared(), in_batches(rows, model)
-    assert before >= 10
-    left = separate(model, rows, product)
-    assert shared() <= before - 8
-    assert left < before / 2
-    assert torch.equal(in_batches(rows, model)[:, :5], codes[:, :5])
-    copies = rows[:50].repeat(2, 1)  # nothing can part these
-    assert separate(deepcopy(model), copies[[0, 50]], product[:2]) == 0
-
-
-def test_copies_of_a_row_are_learned_from_once() -> None:
-    rows = vectors(300, seed=1)
-    copied = np.concatenate([rows[:5], rows, rows[:100]])
-    pairs = np.array([[0, 105, 1], [5, 304, 0], [9, 314, 1]])
-    found, numbered = split.distinct(copied, pairs)
-    assert np.array_equal(found, rows)
-    assert numbered is not None
-    assert np.array_equal(found[numbered[:, 0]], copied[pairs[:, 0]])
-    assert np.array_equal(found[numbered[:, 1]], copied[pairs[:, 1]])
-    assert split.distinct(rows, None)[1] is None
 
 
 def test_too_few_rows_are_refused() -> None:
