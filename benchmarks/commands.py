@@ -10,7 +10,8 @@ from .errors import InvalidRunError
 from .report import finish, say
 
 FAULTS = ("takedown", "flips", "shards", "channel", "mixing")  # the rooms of benchmarks/faults
-PARTS = ("one_caller", "saturation", "arrivals")  # of the models' figures
+# Of the models' figures.
+PARTS = ("one_caller", "saturation", "arrivals", "serve_batch", "litserve", "rollout")
 
 
 def _lookup(args: argparse.Namespace) -> None:

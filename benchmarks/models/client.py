@@ -1,7 +1,8 @@
-"""Requests for inference over gRPC, laid out before the clock runs.
+"""Requests for inference, laid out before the clock runs.
 
-In: a front, a model's graph. Out: calls: "ok", or the status that came instead. Tensors travel as
-raw contents, as the stock client sends them.
+In: a front, a model's graph. Out: calls: "ok", or the status that came instead, by gRPC's names.
+Tensors travel as the stock client sends them: over HTTP as binary tensors after the JSON, over gRPC
+as raw contents.
 """
 
 from collections.abc import Mapping
@@ -9,13 +10,16 @@ from typing import Any
 
 import grpc
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 
 from export import Repository
 from export.manifest import Graph
+from serving.models.rest import HEADER_LENGTH
 from serving.models.servable import default_graph
 
+from ..http1 import Http
 from ..load import Request
 from .served import Front
 
@@ -26,6 +30,7 @@ VARIANTS = 16
 CHANNELS = 4
 _OPTIONS = [("grpc.max_receive_message_length", 64 << 20), ("grpc.use_local_subchannel_pool", 1)]
 _TYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
+_OUTCOMES = {200: "ok", 429: "RESOURCE_EXHAUSTED", 504: "DEADLINE_EXCEEDED"}
 OPEN_AXIS = 16  # any dynamic axis but the batch
 
 
@@ -51,6 +56,24 @@ def feed(graph: Graph, rows: int, random: np.random.Generator) -> dict[str, NDAr
     return found
 
 
+def binary(tensors: Mapping[str, NDArray[Any]], timeout_s: float | None) -> tuple[bytes, int]:
+    """A body of the binary tensor extension, and the length of the JSON that leads it."""
+    inputs = [
+        {
+            "name": name,
+            "datatype": _TYPES[str(array.dtype)],
+            "shape": list(array.shape),
+            "parameters": {"binary_data_size": array.nbytes},
+        }
+        for name, array in tensors.items()
+    ]
+    parameters: dict[str, Any] = {"binary_data_output": True}
+    if timeout_s is not None:
+        parameters["timeout"] = int(timeout_s * 1e6)
+    head = orjson.dumps({"inputs": inputs, "parameters": parameters})
+    return head + b"".join(array.tobytes() for array in tensors.values()), len(head)
+
+
 def message(model: str, tensors: Mapping[str, NDArray[Any]], timeout_s: float | None) -> bytes:
     """A ModelInfer request. timeout_s: after which nobody waits for the answer."""
     request = pb.ModelInferRequest(model_name=model)
@@ -68,6 +91,7 @@ class Client:
     def __init__(self, front: Front, repository: Repository) -> None:
         import grpc.aio
 
+        self._http = Http(front.http)
         self._channels = [
             grpc.aio.insecure_channel(front.grpc, options=[*_OPTIONS, ("number", i)])
             for i in range(CHANNELS)
@@ -76,15 +100,43 @@ class Client:
 
     async def close(self) -> None:
         """Disconnect."""
+        self._http.close()
         for channel in self._channels:
             await channel.close()
 
     def infer(self, model: str, rows: int, timeout_s: float | None = None) -> Request:
-        """Requests of `rows` rows, VARIANTS different ones."""
+        """Requests of `rows` rows over HTTP, VARIANTS different ones."""
+        requests = []
+        for tensors in self._feeds(model, rows):
+            body, length = binary(tensors, timeout_s)
+            path = f"/v2/models/{model}/infer"
+            whole = self._http.request("POST", path, body, "application/octet-stream")
+            mark = f"\r\n{HEADER_LENGTH}: {length}\r\n\r\n".encode()
+            requests.append(whole.replace(b"\r\n\r\n", mark, 1))
+        return self.post(requests)
+
+    def infer_grpc(self, model: str, rows: int) -> Request:
+        """The same over gRPC."""
+        bodies = [message(model, tensors, None) for tensors in self._feeds(model, rows)]
+        return self.call(INFER_RPC, model, bodies)
+
+    def post(self, requests: list[bytes]) -> Request:
+        """Whole HTTP requests: their outcomes."""
+
+        async def call(number: int) -> str:
+            status, _ = await self._http.send(requests[number % len(requests)])
+            return _OUTCOMES.get(status, f"HTTP {status}")
+
+        return call
+
+    def rows_of(self, model: str) -> list[bytes]:
+        """Raw bytes of one row of a model's first input, as the peers take it."""
+        return [next(iter(tensors.values())).tobytes() for tensors in self._feeds(model, 1)]
+
+    def _feeds(self, model: str, rows: int) -> list[dict[str, NDArray[Any]]]:
         random = np.random.default_rng(rows)
         _, graph = graph_of(self._repository, model)
-        bodies = [message(model, feed(graph, rows, random), timeout_s) for _ in range(VARIANTS)]
-        return self.call(INFER_RPC, model, bodies)
+        return [feed(graph, rows, random) for _ in range(VARIANTS)]
 
     def call(self, rpc: str, application: str, bodies: list[bytes]) -> Request:
         """Any method of an application, bytes in: its outcome."""

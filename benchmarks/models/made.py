@@ -70,6 +70,13 @@ def repository(size: Size, folder: Path = FOLDER) -> Path:
     return place
 
 
+def again(name: str, size: Size, place: Path) -> None:
+    """A second version of a bundle, to roll out, if there is only one."""
+    if len(Repository(place).versions(name)) < 2:
+        print(f"making a second version of {name} ({size.name})", file=sys.stderr)
+        _make(name, size, place)
+
+
 def _make(name: str, size: Size, place: Path) -> None:
     from export.pipeline import Wanted, publish
 

@@ -17,6 +17,7 @@ from export import Repository
 from serving.session import open_session
 
 from .. import report, stats
+from .arrivals import arrive
 from .client import Client, feed, graph_of
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -41,12 +42,12 @@ def run(
 ) -> dict[str, Any]:
     """Both, on one model of one row a request. peak: requests a second at saturation."""
     seconds = max(SECONDS * scale, 2.0)
-    service = _service_times(repository, model)
-    calm = runner.run(_open(client, model, UTILISATION * peak, seconds, None))
+    service = service_times(repository, model)
+    calm = runner.run(arrive(client.infer(model, 1), UTILISATION * peak, seconds))
     ideal = ideal_queue(calm.planned, service)
     ratio = stats.ratio(calm.latency_s, ideal, 0.99)
     before = runner.run(client.computed_rows(model))
-    storm = runner.run(_open(client, model, OVERLOAD * peak, seconds, TIMEOUT_S))
+    storm = runner.run(arrive(client.infer(model, 1, TIMEOUT_S), OVERLOAD * peak, seconds))
     computed = runner.run(client.computed_rows(model)) - before
     shed = storm.latency_s[np.isin(storm.outcomes, REFUSED)] * 1000
     good = int((storm.outcomes == "ok").sum())
@@ -59,11 +60,11 @@ def run(
             "p99_ms": float(np.quantile(calm.latency_s, 0.99) * 1000),
             "ideal_p99_ms": float(np.quantile(ideal, 0.99) * 1000),
             "p99_over_ideal": ratio.judged(IDEAL_BAR),
-            "outcomes": _counts(calm.outcomes),
+            "outcomes": calm.counts(),
         },
         "overload": {
             "rate": OVERLOAD * peak,
-            "outcomes": _counts(storm.outcomes),
+            "outcomes": storm.counts(),
             "goodput_of_peak": _at_least(goodput, GOODPUT_BAR),
             "shed_p99_ms": stats.quantile(shed, 0.99).judged(SHED_BAR_MS) if len(shed) else None,
             "computed_for_nobody": computed - good,
@@ -71,7 +72,8 @@ def run(
     }
     for run_, row in ((calm, found["poisson"]), (storm, found["overload"])):
         row["generator_late_s"] = run_.late_s
-        if run_.late_s > MOST_LATE_S:  # then it is about the generator
+        row["generator_late_p99_s"] = run_.late_p99_s
+        if run_.late_p99_s > MOST_LATE_S:  # then it is about the generator
             for value in row.values():
                 if isinstance(value, dict) and "verdict" in value:
                     value["verdict"] = "inconclusive"
@@ -101,42 +103,7 @@ def ideal_queue(planned: NDArray[np.float64], service_s: dict[int, float]) -> ND
     return done - planned
 
 
-class _Run:
-    """What came of an open loop: planned (n,), latency_s (n,), outcomes (n,)."""
-
-    def __init__(self, planned: NDArray[np.float64]) -> None:
-        self.planned = planned
-        self.latency_s = np.zeros(len(planned))
-        self.outcomes = np.zeros(len(planned), "U32")
-        self.seconds = 0.0
-        self.late_s = 0.0  # how late the latest request left
-
-
-async def _open(
-    client: Client, model: str, rate: float, seconds: float, timeout_s: float | None
-) -> _Run:
-    """Poisson arrivals; latency from when each was due."""
-    call = client.infer(model, 1, timeout_s)
-    random = np.random.default_rng(7)
-    found = _Run(np.cumsum(random.exponential(1 / rate, max(int(rate * seconds), 20))))
-    begun = time.perf_counter() + 0.05
-    late = 0.0
-
-    async def one(number: int, due: float) -> None:
-        found.outcomes[number] = await call(number)
-        found.latency_s[number] = time.perf_counter() - due
-
-    async with asyncio.TaskGroup() as tasks:
-        for number, after in enumerate(found.planned.tolist()):
-            await asyncio.sleep(max(begun + after - time.perf_counter(), 0))
-            late = max(late, time.perf_counter() - begun - after)
-            tasks.create_task(one(number, begun + after))
-    found.seconds = time.perf_counter() - begun
-    found.late_s = late
-    return found
-
-
-def _service_times(repository: Repository, model: str) -> dict[int, float]:
+def service_times(repository: Repository, model: str) -> dict[int, float]:
     """Seconds of one run of the bare session, by its rows."""
     name, graph = graph_of(repository, model)
     session = open_session(repository.open(model), name)
@@ -149,11 +116,6 @@ def _service_times(repository: Repository, model: str) -> dict[int, float]:
             session.run(tensors)
             taken[rows].append(time.perf_counter() - begun)
     return {rows: float(np.median(values[1:])) for rows, values in taken.items()}
-
-
-def _counts(outcomes: NDArray[np.str_]) -> dict[str, int]:
-    names, counts = np.unique(outcomes, return_counts=True)
-    return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -18,8 +18,9 @@ from .. import report, routes, stats
 from ..http1 import Http
 from ..serve_stages import CONTROL, Contender, Stage
 from ..serve_system import NotServingError
-from . import made, queueing, saturation, served
+from . import litserve_peer, made, peers, queueing, saturation, served
 from .client import LIVE_RPC, Client, feed, graph_of
+from .rollout import Rollout
 
 READY_S = 60.0
 ROUNDS = 300
@@ -31,7 +32,8 @@ def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
     """Measure some parts; the INT8 tower's saturation always, which "arrivals" are planned by."""
     place = made.repository(size)
     repository = Repository(place)
-    with served.started(place, NAMES) as front, asyncio.Runner() as runner:
+    peer = made.VIT_INT8 if "serve_batch" in parts else ""
+    with served.started(place, NAMES, peer) as front, asyncio.Runner() as runner:
         client = runner.run(_connect(front, repository))
         try:
             runner.run(_ready(client))
@@ -45,6 +47,16 @@ def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
             if "arrivals" in parts:
                 args = (runner, client, repository, made.VIT_INT8, peak, scale)
                 found["arrivals"] = {"model": made.VIT_INT8, **queueing.run(*args)}
+            if "serve_batch" in parts:
+                args_ = (client, front, made.VIT_INT8, peak, scale)
+                found["serve_batch"] = runner.run(peers.serve_batch(*args_))
+            if "litserve" in parts:
+                args = (runner, client, repository, made.VIT_INT8, peak, scale)
+                found["litserve"] = litserve_peer.run(*args)
+            if "rollout" in parts:
+                made.again(made.VIT_INT8, size, place)
+                rolled = Rollout(runner, client, front, repository, made.VIT_INT8)
+                found["rollout"] = rolled.measure(peak, scale)
         finally:
             runner.run(client.close())
     return found
@@ -53,8 +65,12 @@ def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
 async def _ready(client: Client) -> None:
     """Until every model answers: the ingress hears of new replicas a little after they run."""
     deadline = time.monotonic() + READY_S
-    for name in NAMES:
-        call = client.infer(name, 1)
+    calls = [
+        (name, call)
+        for name in NAMES
+        for call in (client.infer(name, 1), client.infer_grpc(name, 1))
+    ]
+    for name, call in calls:
         while (outcome := await call(0)) != "ok":
             if time.monotonic() > deadline:
                 raise NotServingError(f"model {name} still answers {outcome} after {READY_S:.0f} s")
@@ -97,7 +113,7 @@ def _alone(
 
         return call
 
-    grpc_call = client.infer(made.SMALL, 1)
+    grpc_call = client.infer_grpc(made.SMALL, 1)
     kinds = {
         "http": (over_http(infer), over_http(ready)),
         "grpc": (grpc_call, client.call(LIVE_RPC, made.SMALL, [b""])),

@@ -65,7 +65,7 @@ def run(
         found["int8_over_fp32"] = {"value": gain, "bar": INT8_BAR, "verdict": verdict}
         report.say(f"INT8 over fp32, served: {gain:.2f} (bar {INT8_BAR})")
     rows_ = [{"model": m, **r["rows_per_s"], **r["of_bare"]} for m, r in found["models"].items()]
-    report.table("rows a second at saturation: bare session loop, served over gRPC", rows_)
+    report.table("rows a second at saturation: bare session loop, served over HTTP", rows_)
     return found
 
 

@@ -1,8 +1,8 @@
 """A Serve instance with nothing but models, as a process of its own.
 
-Arguments: the repository's folder, a file to write when ready, and the models' names. Out: the
-file, `{"http", "grpc"}`. It serves until its stdin ends. Sizes of replicas are those of the
-development profile, as `python -m serving up` has them.
+Arguments: the repository's folder, a file to write when ready, the model that `@serve.batch` serves
+too (or ""), and the models' names. Out: the file, `{"http", "grpc"}`. It serves until its stdin
+ends. Sizes of replicas are those of the development profile, as `python -m serving up` has them.
 """
 
 import json
@@ -32,11 +32,21 @@ class Front:
 
 
 @contextmanager
-def started(repository: Path, names: Sequence[str]) -> Iterator[Front]:
-    """Serve models of a repository. Raises NotServingError."""
+def started(repository: Path, names: Sequence[str], peer: str = "") -> Iterator[Front]:
+    """Serve models of a repository. peer: the one that `@serve.batch` serves beside it, if any.
+
+    Raises NotServingError.
+    """
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
-        command = [sys.executable, "-m", "benchmarks.models.served", str(repository), str(ready)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.models.served",
+            str(repository),
+            str(ready),
+            peer,
+        ]
         process = subprocess.Popen(
             [*command, *names], stdin=subprocess.PIPE, stdout=sys.stderr, start_new_session=True
         )
@@ -57,7 +67,7 @@ def started(repository: Path, names: Sequence[str]) -> Iterator[Front]:
                 process.wait()
 
 
-def main(repository: Path, ready: Path, names: Sequence[str]) -> None:
+def main(repository: Path, ready: Path, peer: str, names: Sequence[str]) -> None:
     """Serve until stdin ends."""
     from serving.config import apply_environment, topology
     from serving.up.cluster import running
@@ -70,6 +80,10 @@ def main(repository: Path, ready: Path, names: Sequence[str]) -> None:
         tempfile.TemporaryDirectory(prefix="tessera-", ignore_cleanup_errors=True) as folder,
         running(layout, {"models": str(repository)}, Path(folder)) as cluster,
     ):
+        if peer:
+            from .serve_batch import deploy
+
+            deploy(repository, peer)
         half = ready.with_suffix(".half")
         half.write_text(json.dumps({"http": cluster.http, "grpc": cluster.grpc}))
         half.rename(ready)
@@ -77,4 +91,4 @@ def main(repository: Path, ready: Path, names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]), sys.argv[3], sys.argv[4:])

@@ -21,7 +21,7 @@ from feature_store.errors import CoverageError, FeatureStoreError
 from serving.auth import SCOPES, new_key
 from serving.config import CHECKS, ExtraKey, Settings, Topology, apply_environment, topology
 from serving.errors import MainJobError
-from serving.up import inputs, signals, summary
+from serving.up import grpc_side, inputs, signals, summary
 from serving.up.checking import check
 from serving.up.cluster import Cluster, running
 from serving.up.creatives import Catalogue
@@ -103,6 +103,7 @@ async def _traffic(
             await door.wait_ready(
                 [app.route_prefix for app in layout.applications if app.name != CHECKS]
             )
+            await grpc_side.wait_ready(cluster.grpc, layout.applications)
         ingested = await door.ingest(catalogue.creatives)
         if not ingested.stored or ingested.version is None:
             reasons = "; ".join(f"{s}: {r}" for s, r in ingested.problems[:3])

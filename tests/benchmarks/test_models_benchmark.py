@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.commands import PARTS
+from benchmarks.models.peers import LOADS
 from benchmarks.models.queueing import ideal_queue
 from benchmarks.models.saturation import SUBJECTS
 
@@ -25,6 +27,7 @@ def test_the_ideal_queue_takes_what_waits() -> None:
 
 def test_models_run_small_and_end_in_one_json_line() -> None:
     command = [sys.executable, "-m", "benchmarks", "models", "--size", "tiny", "--scale", "0.02"]
+    command += ["--only", *(part for part in PARTS if part != "litserve")]  # needs a package index
     ran = subprocess.run(command, capture_output=True, text=True, timeout=550, cwd=HOUSE)
     assert ran.returncode == 0, ran.stderr[-3000:]
     found = json.loads(ran.stdout.splitlines()[-1])
@@ -39,3 +42,9 @@ def test_models_run_small_and_end_in_one_json_line() -> None:
     for kind in ("poisson", "overload"):
         assert found["arrivals"][kind]["outcomes"]["ok"] > 0
         assert found["arrivals"][kind]["generator_late_s"] >= 0
+    beside = found["serve_batch"]
+    assert [row["load"] for row in beside["loads"]] == list(LOADS)
+    assert set(beside["best_goodput"]) == {"tessera", "serve.batch"}
+    rolled = found["rollout"]
+    assert rolled["outcomes"]["ok"] > 0
+    assert rolled["n"] > 0
