@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from export import shipped
 from export.commands import open_bundle
-from export.errors import MissingExtraError
+from export.errors import MissingExtraError, SourceError
 from export.manifest import PRECISIONS
 from export.progress import steps
 from export.report import describe as describe_bundle
@@ -49,6 +49,15 @@ def add_commands(choices: "Choices") -> None:
     )
     command.set_defaults(run=_onnx)
 
+    command = choices.add_parser("semantic_id", help="publish a tokenizer, ours or another's")
+    command.add_argument(
+        "source", metavar="SOURCE", help="its folder or .safetensors, or `semantic_id`: the shipped"
+    )
+    _add_publishing(command)
+    command.add_argument("--name", default="semantic_id", metavar="NAME")
+    command.add_argument("--samples", type=Path, help="vectors' .npy for parity")
+    command.set_defaults(run=_semantic_id)
+
     command = choices.add_parser("vllm", help="publish a language model that judges ads")
     command.add_argument("source", type=Path, metavar="SOURCE", help="folder with a checks.json")
     _add_publishing(command)
@@ -57,7 +66,7 @@ def add_commands(choices: "Choices") -> None:
     command.add_argument(
         "--lora", type=Path, action="append", default=[], metavar="LORA", help="put it beside them"
     )
-    command.add_argument("--quantize", metavar="SCHEME", help="with llm-compressor: W8A16, ...")
+    command.add_argument("--quantize", metavar="SCHEME", help="with llm-compressor: W8A8, ...")
     command.set_defaults(run=_vllm)
 
     command = choices.add_parser("tensorrt", help="build a bundle's plans on the GPU that serves")
@@ -115,6 +124,22 @@ def _onnx(arguments: argparse.Namespace) -> int:
     return _publish(arguments, read, wanted)
 
 
+def _semantic_id(arguments: argparse.Namespace) -> int:
+    def read() -> "ModelSource":
+        from export.sources.samples import with_samples
+        from export.sources.tokenizers import open_tokenizer
+
+        source = open_tokenizer(arguments.source)
+        return source if arguments.samples is None else with_samples(source, arguments.samples)
+
+    def wanted() -> "Wanted":
+        from export.pipeline import Wanted
+
+        return Wanted(dry_run=arguments.dry_run)
+
+    return _publish(arguments, read, wanted)
+
+
 def _vllm(arguments: argparse.Namespace) -> int:
     def read(folder: Path) -> "ModelSource":
         from export.sources.llm import read_llm
@@ -129,6 +154,11 @@ def _vllm(arguments: argparse.Namespace) -> int:
 
     if arguments.quantize is None:
         return _publish(arguments, partial(read, arguments.source), wanted)
+    if arguments.merge or arguments.lora:
+        raise SourceError(
+            "--quantize with --merge or --lora: an adapter belongs to the weights as they were "
+            "trained; merge it first (peft's merge_and_unload), then quantize that folder"
+        )
     from export.sources.compression import quantize
 
     with TemporaryDirectory(prefix="quantized-") as scratch:
