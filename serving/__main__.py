@@ -1,4 +1,4 @@
-"""`python -m serving up`: the main job's command line.
+"""`python -m serving up`, the main job, and `python -m serving checks`: the command line.
 
 Exit codes: 0 done, 1 not all of it could be done, 2 the command line or a setting is wrong.
 """
@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     if missing:
         print(f"missing {', '.join(missing)}: pip install tessera[serving]", file=sys.stderr)
         return 2
+    from serving.checks.onboarding import command
     from serving.errors import ConfigurationError, MainJobError
     from serving.up import options
 
@@ -33,8 +34,12 @@ def main(argv: list[str] | None = None) -> int:
         "up", help="start everything, ingest creatives, answer lookups", description=__doc__
     )
     options.add_arguments(up)
+    checks = commands.add_parser("checks", help="policies of checks, fitted to labelled ads")
+    command.add_arguments(checks, _Parser)
     arguments = parser.parse_args(argv)
     try:
+        if arguments.command == "checks":
+            return command.run(arguments)
         checked = options.check(arguments)
         from serving.up import job
 

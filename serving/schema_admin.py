@@ -14,7 +14,7 @@ class OverrideRequest(Shape):
     """What a person says of an ad: a verdict on its risk, or whether it answers a query."""
 
     verdict: Literal["allow", "review", "block"] | None = None
-    categories: dict[str, bool] = {}
+    categories: dict[str, bool] = Field(default_factory=dict)
     query: str | None = None
     relevant: bool | None = None
     reason: str = Field("", max_length=1000)
@@ -68,13 +68,18 @@ class EvidenceResponse(Shape):
 
 
 class PolicyState(Shape):
-    """A policy as it holds now; `routed`: what its router may decide."""
+    """A policy as it holds now; `routed`: what its router may decide.
+
+    `calibration`: scale and bias by question; `thresholds`: review and block by category.
+    """
 
     id: str
     version: str
     categories: list[str]
     enforce: bool
     routed: list[str]
+    calibration: dict[str, tuple[float, float]]
+    thresholds: dict[str, tuple[float, float]]
 
 
 class Policies(Shape):

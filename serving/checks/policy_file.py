@@ -6,6 +6,7 @@ are written by hand or by `python -m serving checks onboard`.
 
 import base64
 import hashlib
+import re
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from serving.checks import policy_yaml
 
 VERSION_DIGITS = 12
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 Probability = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -144,7 +146,7 @@ class PolicyFile(_Part):
     next, such as the end of a chat's turn and the beginning of another.
     """
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    id: str = Field(pattern=f"^{NAME.pattern}$")
     version: int = Field(ge=1, le=10**9)
     text: str = Field(default="", max_length=20_000)
     examples: tuple[Example, ...] = Field(default=(), max_length=32)

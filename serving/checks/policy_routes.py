@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from serving import http
 from serving.checks import evidence, forms
 from serving.checks.opening import Bench
+from serving.checks.policy import Policy
 from serving.checks.subjects import Subject
 from serving.errors import ServingError
 from serving.schema_admin import EvidenceRequest, EvidenceResponse, Policies, PolicyState
@@ -24,16 +25,7 @@ def add_policy_routes(app: FastAPI, bench: Bench) -> None:
     @app.get("/policies", dependencies=[http.requires("read")])
     async def policies() -> Policies:
         """The policies that hold in this replica, and what is wrong with their files."""
-        held = [
-            PolicyState(
-                id=policy.name,
-                version=policy.version,
-                categories=list(policy.categories),
-                enforce=policy.checks.enforce,
-                routed=policy.routed,
-            )
-            for policy in bench.book.policies.values()
-        ]
+        held = [_state(policy) for policy in bench.book.policies.values()]
         return Policies(policies=held, problems=dict(bench.book.problems))
 
     @app.post(
@@ -65,6 +57,20 @@ def add_policy_routes(app: FastAPI, bench: Bench) -> None:
             "policy_version": policy.version,
         }
         return Response(orjson.dumps(answer), media_type="application/json")
+
+
+def _state(policy: Policy) -> PolicyState:
+    checks = policy.checks
+    lines = {evidence.RELEVANCE: checks.calibration.relevance, **checks.calibration.risk}
+    return PolicyState(
+        id=policy.name,
+        version=policy.version,
+        categories=list(policy.categories),
+        enforce=checks.enforce,
+        routed=policy.routed,
+        calibration={name: (line.scale, line.bias) for name, line in lines.items()},
+        thresholds={name: (one.review, one.block) for name, one in checks.thresholds.items()},
+    )
 
 
 def _row(row: forms.Row, said: evidence.Evidence | ServingError) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Fits a policy to labelled ads: calibration, thresholds and the router, never the model."""
