@@ -97,7 +97,10 @@ class NearCache:
         if number not in self._live:
             if number and number not in self._watched and len(self._watched) < _WATCHED:
                 with self._lock:
-                    self._watched = (*self._watched, number)
+                    # Another thread may have asked meanwhile; servers refuse a prefix that comes
+                    # twice, and the channel would fail over and over.
+                    if number not in self._watched:
+                        self._watched = (*self._watched, number)
             if self._thread is None:
                 self.start()
             return False

@@ -13,10 +13,13 @@ from conftest_proxy import Proxy
 from conftest_tools import Backend, until
 
 from feature_store import FeatureStore, Status, tracking
+from feature_store.address import parse
 from feature_store.channel import Channel
 from feature_store.embedded import EmbeddedValkey
+from feature_store.keys import Keys
 from feature_store.link import Link
 from feature_store.ops import Node
+from feature_store.tracking import NearCache
 
 
 def test_a_silent_channel_is_not_trusted_and_is_opened_anew(
@@ -139,6 +142,27 @@ def test_a_takedown_reaches_every_cache_while_others_write(
         finally:
             stop.set()
             thread.join()
+
+
+def test_threads_that_ask_for_versions_at_once_ask_for_each_once() -> None:
+    nodes: tuple[Node, ...] = ()
+    cache = NearCache(parse("redis://x"), Keys("ads"), 1 << 16, lambda: nodes, lambda: (1, 2, 3))
+    cache.close()  # nobody listens: only what it would listen to is looked at
+
+    class Overtaken:
+        """A lock that another thread held just before, and asked for two versions."""
+
+        def __enter__(self) -> None:
+            cache._watched = (1, 2)
+
+        def __exit__(self, *_: object) -> None: ...
+
+    cache._lock = Overtaken()  # type: ignore[assignment]
+    cache._thread = threading.current_thread()
+    for number in (2, 3):
+        cache._watched = ()
+        assert not cache.fresh(number)
+        assert sorted(cache._watched) == sorted({1, 2, number})
 
 
 def test_another_programs_keys_do_not_end_the_channel(valkey_url: str) -> None:

@@ -1,5 +1,6 @@
 """Versions that go: at once for readers, bit by bit in the store, whoever began it."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,10 @@ import redis
 from conftest_tools import opened, until
 
 from feature_store import FeatureStore, Status, retire
+from feature_store.core import Core
 from feature_store.errors import UnknownVersionError, VersionInUseError
+from feature_store.ops import Op
+from feature_store.versions import Version
 
 IDS = np.arange(1, 5001)
 CODES = np.random.default_rng(9).integers(0, 65535, (5000, 6)).astype(np.uint16)
@@ -58,6 +62,28 @@ def test_whoever_retires_next_goes_on(
     assert names(two) == {"1": "active"}
     assert two.write(IDS[:3], CODES[:3], version="2").written == 3
     assert (two.lookup(IDS[:4], version="2").status == [1, 1, 1, 0]).all()
+
+
+def test_a_version_that_is_retired_twice_is_removed_once(
+    two: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, removed, remove = threading.Event(), [], retire.remove
+
+    def gated(core: Core, version: Version, *rest: Any) -> Op[bool]:
+        if threading.current_thread().name == "retire":
+            gate.wait(60)
+            removed.append(version.name)
+        return (yield from remove(core, version, *rest))
+
+    monkeypatch.setattr(retire, "BUDGET_S", 0.0)
+    monkeypatch.setattr(retire, "remove", gated)
+    assert two.retire("2").state == two.retire("2").state == "retiring"
+    gate.set()
+    until(lambda: names(two) == {"1": "active"})
+    inner = two if isinstance(two, FeatureStore) else two._store
+    until(lambda: not inner._core.threads())
+    assert removed == ["2"]
+    assert not caplog.records
 
 
 def test_what_is_served_is_not_retired(two: Any) -> None:
