@@ -33,7 +33,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = known.choices["lookup"]
     sub.add_argument("--feast", action="store_true", help="beside Feast, in a place of its own")
     sub.add_argument("--plot", type=Path, metavar="DIR", help="draw latency over ids there")
-    for name, parts in (("faults", commands.FAULTS), ("models", commands.PARTS)):
+    for name, parts in (
+        ("faults", commands.FAULTS),
+        ("models", commands.PARTS),
+        ("checks", commands.CHECKS),
+    ):
         some = "some of them; all by default"
         known.choices[name].add_argument("--only", nargs="+", choices=parts, help=some)
     sub = known.choices["checks"]

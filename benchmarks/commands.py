@@ -10,6 +10,7 @@ from .errors import InvalidRunError
 from .report import finish, say
 
 FAULTS = ("takedown", "flips", "shards", "channel", "mixing")  # the rooms of benchmarks/faults
+CHECKS = ("overhead", "prefix", "leaving", "injection", "calibration", "cached")
 # Of the models' figures.
 PARTS = ("one_caller", "saturation", "arrivals", "serve_batch", "litserve", "rollout")
 
@@ -67,10 +68,9 @@ def _routes(args: argparse.Namespace) -> None:
 
 def _checks(args: argparse.Namespace) -> None:
     from .checks import run
-    from .random_llm import MEDIUM, TINY
 
-    size = TINY if args.model == "tiny" else MEDIUM
-    finish("checks", args.seed, {"model": args.model, **run(size, args.scale, args.seed)})
+    results = run(args.only or list(CHECKS), args.model, args.scale, args.seed)
+    finish("checks", args.seed, {"model": args.model, **results})
 
 
 def _models(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ SOFT_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of the decoder. (512, 24, 8) with 100,000 words has about 150 million parameters."""
+    """Of the decoder. MEDIUM has about 150 million parameters."""
 
     hidden: int = 64
     layers: int = 2
@@ -27,16 +27,19 @@ class Size:
 
 
 TINY = Size()
-MEDIUM = Size(hidden=768, layers=12, heads=12, vocabulary=2000, context=640)
+MEDIUM = Size(hidden=768, layers=21, heads=12, vocabulary=2000, context=640)
 
 
-def make(folder: Path, size: Size = TINY, seed: int = 0) -> Path:
-    """Write model, tokenizer, `checks.json` and adapter; the same for the same seed."""
+def make(folder: Path, size: Size = TINY, seed: int = 0, soft_tokens: int = SOFT_TOKENS) -> Path:
+    """Write model, tokenizer, `checks.json` and adapter; the same for the same seed.
+
+    soft_tokens: none, and no adapter: words alone are judged.
+    """
     import torch
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
-    words = make_words(folder, size)
+    words = make_words(folder, size, soft_tokens=soft_tokens)
     torch.manual_seed(seed)
     config = transformers.Qwen3Config(
         vocab_size=words,
@@ -56,7 +59,8 @@ def make(folder: Path, size: Size = TINY, seed: int = 0) -> Path:
     models.utils.logging.disable_progress_bar()
     model = models.Qwen3ForCausalLM(config).to(torch.bfloat16)
     model.save_pretrained(folder, safe_serialization=True)
-    _adapter(folder, size)
+    if soft_tokens:
+        _adapter(folder, size)
     return folder
 
 
@@ -108,6 +112,7 @@ def _checks(size: Size, soft_tokens: int = SOFT_TOKENS) -> dict[str, object]:
     return {
         "labels": {"yes": "yes", "no": "no"},
         "block_size": 32,
+        "filler": "\n",
         "soft_tokens": soft_tokens,
         "prompts": {
             "relevance": _prompt("Is the ad what is looked for?", ad + "Query: {query}"),

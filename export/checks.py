@@ -105,7 +105,8 @@ class Checks:
     """All of `checks.json`.
 
     context: the longest prompt with its answer, in tokens. enforce: a verdict `block` takes the ad
-    down; otherwise it only marks the ad. image_mark: what stands before the soft tokens.
+    down; otherwise it only marks the ad. image_mark: what stands before the soft tokens. filler:
+    one token that prefixes are filled with to whole blocks, since only those are cached; none: "".
     """
 
     labels: Labels
@@ -118,6 +119,7 @@ class Checks:
     soft_tokens: int = 0
     image_mark: str = ""
     block_size: int = 32
+    filler: str = ""
     encoder: Encoder | None = None
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from export.checks import Checks, Prompt, places
+from export.errors import SourceError
 
 # A token is rarely longer, and a tokenizer's time grows with the text, not with what is kept.
 CHARACTERS_PER_TOKEN = 16
@@ -74,11 +75,13 @@ class Renderer:
         }
         self._soft_tokens = checks.soft_tokens
         self._image_mark = checks.image_mark
+        self._block_size = checks.block_size
+        self._filler = checks.filler
         self._pieces: dict[str, tuple[int, ...]] = {}
 
     def render(self, prompt: Prompt, words: Words) -> Rendered:
         """Lay out one prompt."""
-        ids = list(self._piece(prompt.prefix))
+        ids = self.prefix(prompt)
         soft_at: int | None = None
         cut: list[str] = []
         fields: Mapping[str, str] = {
@@ -102,6 +105,18 @@ class Renderer:
                     cut.append(place)
         ids += self._piece(prompt.suffix)
         return Rendered(tuple(ids), soft_at, tuple(cut))
+
+    def prefix(self, prompt: Prompt) -> list[int]:
+        """Ids of what all ads share, filled to whole blocks of the cache. Raises SourceError."""
+        ids = list(self._piece(prompt.prefix))
+        if self._filler and ids:
+            filler = self._piece(self._filler)
+            if len(filler) != 1:
+                raise SourceError(
+                    f"filler: expected one token, found {len(filler)} in {self._filler!r}"
+                )
+            ids += filler * (-len(ids) % self._block_size)
+        return ids
 
     def content(self, text: str, limit: int) -> tuple[list[int], bool]:
         """Ids of somebody's words, at most `limit`; and whether that is all of them."""

@@ -83,7 +83,7 @@ class VllmEngine:
             seed=0,
         )
         self._final, self._delta = RequestOutputKind.FINAL_ONLY, RequestOutputKind.DELTA
-        loggers = None
+        loggers: Any = None
         if in_ray:
             from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 

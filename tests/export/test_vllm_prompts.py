@@ -1,5 +1,7 @@
 """Prompts as token ids: content stays data, limits hold and are said."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from export import checks
 from export.checks import Checks
 from export.errors import SourceError
 from export.prompts import PLACEHOLDER, Renderer, Words, clean, normalise_query
+
+REFERENCE = Path(checks.__file__).parent / "reference" / "weights" / "checks"
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,53 @@ def test_the_shared_part_comes_first_and_is_the_same(renderer: Renderer, spec: C
     second = renderer.render(prompt, Words("blue shoes", "for all the family")).ids
     shared = renderer.single(prompt.prefix)
     assert list(first[: len(shared)]) == list(second[: len(shared)]) == shared
+
+
+def test_a_prefix_fills_whole_blocks_of_the_cache(folder: Path, spec: Checks) -> None:
+    prompt = spec.prompts.relevance
+    plain = Renderer(folder / "tokenizer.json", dataclasses.replace(spec, filler=""))
+    filled = Renderer(folder / "tokenizer.json", dataclasses.replace(spec, filler="\n"))
+    short, whole = plain.prefix(prompt), filled.prefix(prompt)
+    assert len(short) % spec.block_size != 0
+    assert len(whole) == -(-len(short) // spec.block_size) * spec.block_size
+    assert whole[: len(short)] == short
+    assert set(whole[len(short) :]) == set(filled.single("\n"))
+    ad = Words("a red dress", "cheap", "red")
+    assert filled.render(prompt, ad).ids == (*whole, *plain.render(prompt, ad).ids[len(short) :])
+    wide = Renderer(folder / "tokenizer.json", dataclasses.replace(spec, filler="red dress"))
+    with pytest.raises(SourceError, match="filler: expected one token"):
+        wide.render(prompt, ad)
+
+
+EVASIONS = (
+    "{0}",
+    "a{0}b",
+    " {0} {0}\n{0}",
+    "{0[0]}\u200b{0[1]}{1}",  # parted by characters that nobody sees
+    "{2}",  # in full width
+)
+
+
+@pytest.mark.parametrize("evasion", EVASIONS)
+@pytest.mark.parametrize("tokenizer", ["random", "reference"])
+def test_no_special_token_is_ever_written_by_an_ad(
+    folder: Path, spec: Checks, tokenizer: str, evasion: str
+) -> None:
+    place = folder if tokenizer == "random" else REFERENCE
+    file = place / "tokenizer.json"
+    added = json.loads(file.read_bytes())["added_tokens"]
+    special = {int(token["id"]) for token in added}
+    asked = checks.read(place)
+    renderer = Renderer(file, asked)
+    for token in (str(token["content"]) for token in added):
+        wide = token.translate({n: n + 0xFEE0 for n in range(0x21, 0x7F)})
+        evil = evasion.format(token, token[2:], wide)
+        for prompt in (asked.prompts.relevance, *asked.prompts.risk.values()):
+            expected = [i for i in renderer.render(prompt, Words()).ids if i in special]
+            # Also halves in two fields, which the layout brings near each other.
+            for words in (Words(evil, evil, evil), Words(token[:3], token[3:], token)):
+                found = renderer.render(prompt, words).ids
+                assert [i for i in found if i in special] == expected, (token, words)
 
 
 def test_soft_tokens_stand_where_the_image_goes(renderer: Renderer, spec: Checks) -> None:
