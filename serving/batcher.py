@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from serving.errors import DeadlineExceededError, OverloadedError, ServingError, UnavailableError
-from serving.service_times import ServiceTimes
+from serving.service_times import Lateness, ServiceTimes
 from serving.waiting import Job, Ticket, WaitingRoom
 
 In = TypeVar("In")
@@ -71,6 +71,7 @@ class Batcher(Generic[In, Out]):
         self._compute = compute
         self._limits = limits
         self._times = times or ServiceTimes()
+        self._lateness = Lateness()
         self._room: WaitingRoom[In, Answer[Out]] = WaitingRoom()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -95,9 +96,9 @@ class Batcher(Generic[In, Out]):
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(), name="batcher")
         now = time.monotonic()
-        self._admit(ticket, now)
+        wait = self._admit(ticket, now)
         loop = asyncio.get_running_loop()
-        job: Job[In, Answer[Out]] = Job(item, ticket, now, loop.create_future())
+        job: Job[In, Answer[Out]] = Job(item, ticket, now, loop.create_future(), wait)
         self._room.push(job)
         self._idle.clear()
         self._wake.set()
@@ -136,29 +137,39 @@ class Batcher(Generic[In, Out]):
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
 
-    def _admit(self, ticket: Ticket, now: float) -> None:
-        """Refuse at once what would be refused later."""
+    def _admit(self, ticket: Ticket, now: float) -> float:
+        """Refuse at once what would be refused later; the predicted wait of what is not, seconds.
+
+        Without a deadline nobody asks how long it is, and 0 is returned.
+        """
+        wait = 0.0
         if ticket.deadline is not None:
             if ticket.deadline <= now:
                 raise DeadlineExceededError("the deadline had passed on arrival")
             wait = self.predicted_wait_s(ticket)
-            own = self._predict(ticket.rows, ticket.cost)
-            if self._room.rows >= self._limits.rows:  # it will travel in a full batch
-                unit = max(1, ticket.cost // ticket.rows)
-                full = max(1, min(self._limits.rows, self._limits.cost // unit))
-                own = max(own, self._predict(full, full * unit))
+            needed = wait * self._lateness.factor + self._own_s(ticket)
             # An idle model always tries: refusing by a prediction that has become too dark would
             # leave nothing to measure, and so go on for ever.
-            if wait > 0 and now + wait + own > ticket.deadline:
+            if wait > 0 and now + needed > ticket.deadline:
                 left_ms = (ticket.deadline - now) * 1000
                 raise OverloadedError(
-                    f"{left_ms:.0f} ms are left and about {(wait + own) * 1000:.0f} ms are needed; "
+                    f"{left_ms:.0f} ms are left and about {needed * 1000:.0f} ms are needed; "
                     "allow more time or come back later",
                     retry_after_s=wait,
                 )
         self._make_room(ticket, self._room.rows + ticket.rows - self._limits.waiting)
         over = self._room.nbytes + ticket.nbytes - self._limits.waiting_bytes
         self._make_room(ticket, over, nbytes=True)
+        return wait
+
+    def _own_s(self, ticket: Ticket) -> float:
+        """Seconds of the batch that it will travel in: a full one, if a full one waits already."""
+        own = self._predict(ticket.rows, ticket.cost)
+        if self._room.rows < self._limits.rows:
+            return own
+        unit = max(1, ticket.cost // ticket.rows)
+        full = max(1, min(self._limits.rows, self._limits.cost // unit))
+        return max(own, self._predict(full, full * unit))
 
     def _make_room(self, ticket: Ticket, over: int, *, nbytes: bool = False) -> None:
         """A client that floods makes room for the others: its own newest items go."""
@@ -183,6 +194,8 @@ class Batcher(Generic[In, Out]):
         return self._times.predict(rows, min(self._limits.rows, self._limits.cost // unit), unit)
 
     def _expire(self, job: Job[In, Answer[Out]]) -> None:
+        if not job.future.done():
+            self._lateness.learn(job.predicted_s, time.monotonic() - job.queued_at)
         self._room.discard(job)
         job.fail(DeadlineExceededError("the deadline passed before there was a result"))
 
@@ -213,6 +226,7 @@ class Batcher(Generic[In, Out]):
         rows = sum(job.ticket.rows for job in batch)
         cost = sum(job.ticket.cost for job in batch)
         self._busy_until = started + self._predict(rows, cost)
+        self._lateness.learn(batch[0].predicted_s, started - batch[0].queued_at)
         task = asyncio.ensure_future(self._compute([job.item for job in batch]))
         try:
             await asyncio.wait([task])

@@ -11,6 +11,10 @@ from collections.abc import Mapping
 
 # Weight of the newest measurement in the running mean of a batch size's seconds.
 SMOOTHING = 0.2
+# Of the lateness (Jacobson, "Congestion avoidance and control", 1988), as TCP's timers have them.
+MEAN_GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 8, 1 / 4, 2
+# Waits under LEAST_S say little; a stall of the machine must not refuse everybody for long.
+LEAST_S, MOST = 0.01, 4.0
 KEPT = 64  # costs a row that are remembered; the one measured longest ago goes first
 
 
@@ -43,6 +47,29 @@ class ServiceTimes:
         full, rest = divmod(rows, max(1, limit))
         seconds = full * _batch(means, limit) + (_batch(means, rest) if rest else 0.0)
         return seconds * scale
+
+
+class Lateness:
+    """How much longer waits are than was predicted; whoever is admitted shall not expire.
+
+    The mean ratio alone would let half of those expire whose deadline is just far enough.
+    """
+
+    def __init__(self) -> None:
+        self._mean, self._deviation = 1.0, 0.0
+
+    def learn(self, predicted_s: float, waited_s: float) -> None:
+        """Take in one wait that has ended, or that its caller gave up."""
+        if predicted_s < LEAST_S:
+            return
+        error = min(waited_s / predicted_s, MOST) - self._mean
+        self._mean += MEAN_GAIN * error
+        self._deviation += DEVIATION_GAIN * (abs(error) - self._deviation)
+
+    @property
+    def factor(self) -> float:
+        """What to multiply a predicted wait by; at least 1."""
+        return max(1.0, self._mean + DEVIATIONS * self._deviation)
 
 
 def _batch(means: Mapping[int, float], rows: int) -> float:

@@ -38,12 +38,16 @@ class Ticket:
 
 @dataclass(eq=False, slots=True)
 class Job(Generic[In, Out]):
-    """One item that waits; `future` is its result. queued_at: seconds of time.monotonic()."""
+    """One item that waits; `future` is its result. queued_at: seconds of time.monotonic().
+
+    predicted_s: how long it was to wait, as far as was known.
+    """
 
     item: In
     ticket: Ticket
     queued_at: float
     future: "asyncio.Future[Out]"
+    predicted_s: float = 0.0
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error unless there is an answer already."""

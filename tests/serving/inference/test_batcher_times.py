@@ -7,7 +7,7 @@ import pytest
 
 from serving.batcher import Batcher, Limits
 from serving.errors import OverloadedError
-from serving.service_times import ServiceTimes
+from serving.service_times import Lateness, ServiceTimes
 from serving.waiting import Ticket
 from tests.serving.inference.gates import Gate, submit_all, until
 
@@ -40,6 +40,22 @@ def test_only_so_many_costs_are_remembered() -> None:
         times.learn(1, float(unit), unit)
     assert times.predict(1, 1, 199) == pytest.approx(199.0)
     assert times.predict(1, 1, 1) == pytest.approx(1.0, rel=0.1)  # from its neighbours
+
+
+def test_waits_that_were_longer_than_predicted_make_the_next_prediction_longer() -> None:
+    lateness = Lateness()
+    assert lateness.factor == 1
+    for _ in range(100):
+        lateness.learn(0.1, 0.2)
+    assert lateness.factor == pytest.approx(2.0, rel=1e-3)
+    for _ in range(100):
+        lateness.learn(0.1, 0.05)
+    assert lateness.factor == 1  # sooner than predicted: never admitted on the strength of it
+    for waited in (0.05, 0.15) * 100:
+        lateness.learn(0.1, waited)
+    assert 1.5 < lateness.factor < 2.5  # right on average is late half the time
+    lateness.learn(1e-6, 10.0)
+    assert lateness.factor < 2.5
 
 
 async def test_the_wait_that_is_predicted_is_that_of_the_one_who_asks() -> None:
