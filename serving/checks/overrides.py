@@ -5,7 +5,7 @@ own (docs/content_keys.md). A decision on risk holds for the ad whatever is sent
 for the same content wherever it comes from; one on relevance holds for query and content.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -92,16 +92,6 @@ class Overrides:
         except RedisError as error:
             raise UnavailableError(f"the feature store failed: {error}") from error
         return True
-
-    async def overridden(self, ad_ids: Sequence[int]) -> list[bool]:
-        """Whether a person has decided on the risk of each ad."""
-        try:
-            async with self._client.pipeline(transaction=False) as pipe:
-                for ad_id in ad_ids:
-                    pipe.exists(self._keys.content(ad_id, KIND))
-                return [bool(found) for found in await pipe.execute()]
-        except RedisError as error:
-            raise UnavailableError(f"the feature store failed: {error}") from error
 
     async def examples(self) -> AsyncIterator[dict[str, Any]]:
         """Every decision as a line of onboarding's examples."""
