@@ -1,9 +1,11 @@
 """A vision transformer's patches as one matrix product of bytes, for int8.
 
 In: a graph whose first layer is a convolution that cuts `pixels` (B, H, W, C) uint8 into patches
-that do not overlap, after (x - mean) / std. Out: the same function as rearranged bytes times one
-matrix that mean and std are folded into: int8 then multiplies the pixels as they are. fp32 and fp16
-keep the convolution, since folding makes weights too small for fp16.
+that do not overlap, after (x - mean) / std. Out: the same function as rearranged bytes, less the
+mean in whole numbers, times one matrix that std and the rest of the mean are folded into. int8
+multiplies whole numbers as they are; with the mean left in them, the weights' rounding errors would
+be multiplied by how bright a picture is. fp32 and fp16 keep the convolution: folding makes weights
+too small for fp16.
 Source: a patch embedding is linear (Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021,
 section 3.1).
 """
@@ -47,11 +49,14 @@ def _join(graph: ir.Graph, convolution: ir.Node) -> bool:
         return False
     # (P, Q, C, D): a patch's bytes lie so.
     scaled = (weight.astype(np.float64) / std[:, None, None]).transpose(2, 3, 1, 0)
-    offset = (0 if bias is None else bias) - np.einsum("pqcd,c->d", scaled, mean)
+    # Whole numbers, which int8 keeps as they are; what the mean has beyond them goes to the bias.
+    middle = np.round(mean)
+    offset = (0 if bias is None else bias) - np.einsum("pqcd,c->d", scaled, mean - middle)
     down, across = height // high, width // wide
     values: dict[str, Array] = {
         "cut": np.array([-1, down, high, across, wide, channels]),
         "flat": np.array([-1, down * across, high * wide * channels]),
+        "middle": np.tile(middle, high * wide).astype(np.float32),
         "weight": scaled.reshape(-1, count).astype(np.float32),
         "bias": offset.astype(np.float32),
     }
@@ -66,6 +71,7 @@ def _join(graph: ir.Graph, convolution: ir.Node) -> bool:
         ("Transpose", [], {"perm": [0, 1, 3, 2, 4, 5]}),
         ("Reshape", [made["flat"]], {}),
         ("Cast", [], {"to": ir.DataType.FLOAT}),
+        ("Sub", [made["middle"]], {}),
         ("MatMul", [made["weight"]], {}),
         ("Add", [made["bias"]], {}),
     ]

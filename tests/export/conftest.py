@@ -2,15 +2,18 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from export import Repository
 from export.bundle import Bundle
 from export.manifest import Graph, Manifest, Source, TensorSpec
 
 MakeDraft = Callable[..., Bundle]
+PublishAtOnce = Callable[[Callable[[int], Repository], list[Bundle]], list[Bundle]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,6 +46,29 @@ def make_draft(tmp_path: Path) -> MakeDraft:
         return Bundle.draft(folder, manifest)
 
     return make
+
+
+@pytest.fixture
+def publish_at_once() -> PublishAtOnce:
+    """All drafts at the same moment, each by a publisher of its own."""
+    return _publish_at_once
+
+
+def _publish_at_once(open_one: Callable[[int], Repository], drafts: list[Bundle]) -> list[Bundle]:
+    """What they won. open_one: the repository as the publisher of this number opens it."""
+    barrier = threading.Barrier(len(drafts))
+
+    def publish(number: int) -> Bundle:
+        repository = open_one(number)
+        barrier.wait(timeout=60)
+        return repository.publish(drafts[number])
+
+    with ThreadPoolExecutor(len(drafts)) as pool:
+        won = list(pool.map(publish, range(len(drafts))))
+    assert sorted(int(bundle.manifest.version) for bundle in won) == [
+        number + 1 for number in range(len(drafts))
+    ]
+    return won
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from uuid import uuid4
 import botocore.session
 import pytest
 
-from export import Bundle, Repository
+from export import Repository
 from export.__main__ import main
 from export.errors import (
     IntegrityError,
@@ -84,22 +84,11 @@ def test_publish_open_pin_roll_back(reopened: Open, make_draft: Any) -> None:
         repository.open("encoder", "7")
 
 
-def test_two_publishers_never_win_one_version(reopened: Open, make_draft: Any) -> None:
+def test_two_publishers_never_win_one_version(
+    reopened: Open, make_draft: Any, publish_at_once: Any
+) -> None:
     drafts = [make_draft(payload=bytes([number])) for number in range(6)]
-    won: list[Bundle] = []
-    barrier = threading.Barrier(len(drafts))
-
-    def publish(draft: Bundle) -> None:
-        repository = reopened(f"cache-{draft.directory.name}")
-        barrier.wait()
-        won.append(repository.publish(draft))
-
-    threads = [threading.Thread(target=publish, args=(draft,)) for draft in drafts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(bundle.manifest.version for bundle in won) == [str(n) for n in range(1, 7)]
+    won = publish_at_once(lambda number: reopened(f"cache-{number}"), drafts)
     repository = reopened()
     for bundle in won:
         opened = repository.open("encoder", bundle.manifest.version)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -152,22 +151,10 @@ def test_a_damaged_pointer_says_what_to_do(repository: Repository, make_draft: A
 
 
 def test_concurrent_publishers_all_win_different_versions(
-    repository: Repository, make_draft: Any
+    repository: Repository, make_draft: Any, publish_at_once: Any
 ) -> None:
     drafts = [make_draft(payload=bytes([number])) for number in range(8)]
-    won: list[Bundle] = []
-    barrier = threading.Barrier(len(drafts))
-
-    def publish(draft: Bundle) -> None:
-        barrier.wait()
-        won.append(repository.publish(draft))
-
-    threads = [threading.Thread(target=publish, args=(draft,)) for draft in drafts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {bundle.manifest.version for bundle in won} == {str(n) for n in range(1, 9)}
+    won = publish_at_once(lambda _: Repository(repository.root), drafts)
     payloads = {repository.open("encoder", b.manifest.version).path().read_bytes() for b in won}
     assert len(payloads) == 8
 
