@@ -70,11 +70,11 @@ def repository(size: Size, folder: Path = FOLDER) -> Path:
     return place
 
 
-def again(name: str, size: Size, place: Path) -> None:
-    """A second version of a bundle, to roll out, if there is only one."""
-    if len(Repository(place).versions(name)) < 2:
-        print(f"making a second version of {name} ({size.name})", file=sys.stderr)
-        _make(name, size, place)
+def again(name: str, place: Path) -> None:
+    """A second version of a bundle, to roll out, if there is only one: the same files."""
+    repository = Repository(place)
+    if len(repository.versions(name)) < 2:
+        repository.publish(repository.open(name))
 
 
 def _make(name: str, size: Size, place: Path) -> None:

@@ -54,7 +54,7 @@ def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
                 args = (runner, client, repository, made.VIT_INT8, peak, scale)
                 found["litserve"] = litserve_peer.run(*args)
             if "rollout" in parts:
-                made.again(made.VIT_INT8, size, place)
+                made.again(made.VIT_INT8, place)
                 rolled = Rollout(runner, client, front, repository, made.VIT_INT8)
                 found["rollout"] = rolled.measure(peak, scale)
         finally:
