@@ -24,7 +24,7 @@ MOST = 32_768  # creatives; 50 MB of vectors of 384 numbers
 ADS = 64  # remembered of one creative
 FIRST_ROWS = 256
 WORDS = 256  # of an ad, remembered as their checksums
-NEAREST = 8
+NEAREST = 32  # most of them may have verdicts that are inherited themselves
 SAME_WORDS = 0.6  # Jaccard index from which on two ads are worded alike
 
 

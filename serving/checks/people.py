@@ -5,7 +5,10 @@ The routes are in `override_routes.py`.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+from redis.exceptions import RedisError
 
 from export.prompts import normalise_query
 from feature_store import Flag
@@ -15,7 +18,12 @@ from serving.checks.opening import Bench
 from serving.checks.overrides import Decision, human_flags
 from serving.checks.subjects import Subject
 from serving.checks.verdicts import Relevance, Risk
-from serving.errors import InvalidRequestError, NotFoundError, UnavailableError
+from serving.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    UnavailableError,
+)
 from serving.schema_admin import OverrideRequest
 
 _OWN = Flag.PENDING | Flag.REVIEW | Flag.DUPLICATE | Flag.HUMAN | Flag(sum(CATEGORIES.values()))
@@ -74,7 +82,10 @@ async def decide(bench: Bench, made: Decision) -> Done:
             await bench.store.unblock(ids, source="verdict")
             marked = await bench.store.unblock(ids, source="human")
         await bench.store.update_flags(ids, int(flags), int(_OWN & ~flags))
-    except FeatureStoreError as error:
+        with suppress(OverloadedError):
+            # A verdict that was on its way may still be written: once more, by whoever settles it.
+            await bench.owed.add(ids)
+    except (FeatureStoreError, RedisError) as error:
         raise UnavailableError(f"the feature store failed: {error}") from error
     copies = 0
     if bench.spreading is not None:
@@ -89,9 +100,9 @@ async def withdraw(bench: Bench, ad_id: int, query: str) -> Done:
     if query:
         return Done(None)
     try:
+        await bench.owed.add([ad_id])  # first: what is on its way for the old word counts no more
         await bench.store.update_flags([ad_id], int(Flag.PENDING), int(_OWN & ~Flag.PENDING))
-        await bench.owed.add([ad_id])
         marked = await bench.store.unblock([ad_id], source="human")
-    except FeatureStoreError as error:
+    except (FeatureStoreError, RedisError) as error:
         raise UnavailableError(f"the feature store failed: {error}") from error
     return Done(marked.replicated)

@@ -80,11 +80,14 @@ class Spreading:
         while True:
             try:
                 if last is None:
-                    last = await self._end()
+                    newest = await self._end()
                     await self.fill()
+                    last = newest
                 last = await self.follow(last)
             except (ServingError, RedisError) as error:
                 logger.warning("creatives are not followed: %s", error)
+            except Exception:  # it must outlive whatever one ad's content does to it
+                logger.exception("creatives are not followed")
             await asyncio.sleep(POLL_S)
 
     async def fill(self) -> int:

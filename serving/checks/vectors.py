@@ -6,6 +6,7 @@ vector is the one that ingest stored with its content, unless other encoders ser
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -17,13 +18,14 @@ from export.errors import ExportError
 from serving.checks.subjects import Subject, Subjects
 from serving.deadline import Deadline
 from serving.encode.pipeline import IMAGE, TEXT, Towers
-from serving.errors import UnavailableError
+from serving.errors import DeadlineExceededError, UnavailableError
 from serving.image import DecodedImage, ImagePool, Target
 from serving.ingest.ads import Ad
 
 Vector = NDArray[np.float32]
 REVISION_DIGITS = 12
-EMBED_S = 3.0
+EMBED_S = 1.5  # the model still has to be asked within a caller's 5 s
+REST_S = 5.0
 
 
 class Encodes(Protocol):
@@ -53,10 +55,11 @@ class Space:
         self._subjects = subjects
         self._images = images
         self._revisions: dict[tuple[str, ...], str] = {}
+        self._resting_until = 0.0
 
     async def query(self, text: str) -> tuple[Vector, str]:
         """The vector of a query, and the revision of the encoders."""
-        rows, towers = await self._encoder.embed([None], [text], Deadline.after(EMBED_S))
+        rows, towers = await self._embed([None], [text])
         return rows[0], await self._revision(towers.versions)
 
     async def ad(self, subject: Subject) -> tuple[Vector, str]:
@@ -71,10 +74,23 @@ class Space:
         """The vector that ingest stored; None unless the encoders that made it serve now."""
         if subject.vector is None:
             return None
-        _, towers = await self._encoder.embed([], [], Deadline.after(EMBED_S))
+        _, towers = await self._embed([], [])
         if subject.encoder != towers.version.partition("-s")[0]:
             return None
         return subject.vector, await self._revision(towers.versions)
+
+    async def _embed(
+        self, images: Sequence[DecodedImage | None], texts: Sequence[str | None]
+    ) -> tuple[Vector, Towers]:
+        """Of pairs; a while after towers that did not answer it is said at once."""
+        if time.monotonic() < self._resting_until:
+            raise UnavailableError("the encoders did not answer a moment ago")
+        try:
+            async with asyncio.timeout(EMBED_S):
+                return await self._encoder.embed(images, texts, Deadline.after(EMBED_S))
+        except (UnavailableError, DeadlineExceededError, TimeoutError) as error:
+            self._resting_until = time.monotonic() + REST_S
+            raise UnavailableError(f"the encoders do not answer: {error}") from error
 
     async def _encode(self, subject: Subject) -> tuple[Vector, Towers]:
         picture = await self._subjects.picture(subject)
@@ -82,7 +98,7 @@ class Space:
         if picture is not None:
             image = await self._images.decode(picture, await self._encoder.target())
         words = Ad(0, subject.title, subject.text, None).words
-        return await self._encoder.embed([image], [words], Deadline.after(EMBED_S))
+        return await self._embed([image], [words])
 
     async def _revision(self, versions: Mapping[str, str]) -> str:
         """What the towers were made from: 12 hex digits, the same in every repository."""

@@ -1,5 +1,6 @@
 """Towers whose vectors are sums of words, and policies that route by them."""
 
+import asyncio
 import hashlib
 import zlib
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ class WordTowers:
         versions = {IMAGE: "1", TEXT: "1", SEMANTIC_ID: "1"}
         self.towers = Towers(tokenizer, Target(8, 8), D, versions)
         self.away = False
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.asked = 0
 
     async def target(self) -> Target:
@@ -58,6 +61,7 @@ class WordTowers:
         if self.away:
             raise UnavailableError("the towers are away")
         self.asked += len(texts)
+        await self.gate.wait()
         rows = [vector_of(text or "") for text in texts]
         return np.array(rows, np.float32).reshape(len(texts), D), self.towers
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from feature_store import Flag, Status
+from serving.checks import vectors
 from serving.checks.duplicates import Creative, Creatives, words_of
 from serving.checks.subjects import Subject
 from serving.errors import UnavailableError
@@ -145,6 +146,21 @@ async def test_without_the_towers_the_model_is_asked(
     assert (await parts.results("risk", ads=[{"title": "dress"}]))[0]["source"] == "llm"
     body = {"query": "dress", "ads": [{"title": "dress"}]}
     assert (await parts.results("relevance", **body))[0]["source"] == "llm"
+
+
+async def test_towers_that_hang_hold_nobody_up(
+    parts: Parts, folder: Path, towers: WordTowers, revision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "EMBED_S", 0.05)
+    monkeypatch.setattr(vectors, "REST_S", 1e6)
+    write_policy(folder, "default", risk=probes(revision))
+    parts.bench.book.reload()
+    towers.gate.clear()
+    assert (await parts.results("risk", ads=[{"title": "dress"}]))[0]["source"] == "llm"
+    towers.gate.set()
+    asked = towers.asked
+    assert (await parts.results("risk", ads=[{"title": "scarf"}]))[0]["source"] == "llm"
+    assert towers.asked == asked  # they are left alone for a while
 
 
 async def test_a_near_copy_inherits_and_one_with_a_new_word_does_not(parts: Parts) -> None:
