@@ -17,7 +17,7 @@ def held_bytes(tensors: Tensors) -> int:
     for array in tensors.values():
         total += array.nbytes
         if array.dtype == np.object_:
-            total += sum(len(value) for value in array.flat)
+            total += sum(map(len, array.ravel().tolist()))
     return total
 
 

@@ -66,7 +66,7 @@ def _p99(taken: np.ndarray) -> dict[str, float]:
 
 async def _served(engine: Engine, requests: int) -> tuple[dict[str, np.ndarray], int]:
     handle = Handle(engine)
-    async with _serving(handle) as port:
+    async with serving(handle) as port:
         together = [asyncio.to_thread(_once, port) for _ in range(IDENTICAL)]
         answers = await asyncio.gather(*together)
         if len({answer["results"][0]["score"] for answer in answers}) != 1:
@@ -146,7 +146,7 @@ class Handle:
 
 
 @asynccontextmanager
-async def _serving(handle: Handle) -> AsyncIterator[int]:
+async def serving(handle: Handle) -> AsyncIterator[int]:
     """The port of checks and of an empty route."""
     import uvicorn
 

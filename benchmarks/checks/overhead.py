@@ -46,8 +46,8 @@ def run(folder: Path, size: random_llm.Size, scale: float, seed: int) -> dict[st
         desk.runner.run(warm(desk.bridge, bundle))
         first = _first(desk)
         subjects = {
-            "engine": _measured(desk, requests, _engine_block, _layout),
-            "bridge": _measured(desk, requests, _bridge_block, _layout),
+            "engine": _measured(desk, requests, _engine_block, layout),
+            "bridge": _measured(desk, requests, _bridge_block, layout),
             "judge": _measured(desk, requests, _judge_block, lambda _, ad: _subject(ad)),
         }
         for subject in subjects.values():  # warm: kernels, connections, the policy's prefix
@@ -133,21 +133,21 @@ def _first(desk: Desk) -> float:
 def _policy_share(desk: Desk) -> float:
     """Share of the policy's tokens (its prefix, filled to whole blocks) that were not computed."""
     policy = len(desk.renderer.prefix(desk.policy.checks.prompts.relevance))
-    found = desk.reads([_layout(desk, 10**13 + ad) for ad in range(CLIENTS)])
+    found = desk.reads([layout(desk, 10**13 + ad) for ad in range(CLIENTS)])
     return round(sum(min(one.cached_tokens, policy) for one in found) / (policy * len(found)), 4)
 
 
-def _layout(desk: Desk, ad: int) -> Ask:
-    title, text = _words(ad)
-    words = Words(title, text, "red shoes")
-    return Ask(desk.renderer.render(desk.policy.checks.prompts.relevance, words).ids)
+def layout(desk: Desk, ad: int) -> Ask:
+    """The prompt of an ad's relevance."""
+    asked = Words(*words(ad), "red shoes")
+    return Ask(desk.renderer.render(desk.policy.checks.prompts.relevance, asked).ids)
 
 
 def _subject(ad: int) -> Subject:
-    return Subject(ad.to_bytes(32, "little"), *_words(ad))
+    return Subject(ad.to_bytes(32, "little"), *words(ad))
 
 
-def _words(ad: int) -> tuple[str, str]:
+def words(ad: int) -> tuple[str, str]:
     """Title and text of an ad: about 40 tokens of content, different for every ad."""
     drawn = np.random.default_rng(ad).choice(WORDS, 16)
     return f"{ad} {' '.join(drawn[:4])}", " ".join(drawn[4:])

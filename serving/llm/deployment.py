@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 
 from export import Bundle, Repository
+from export.checks import CHECKS_FILE, parse
 from export.errors import ExportError
+from export.prompts import Renderer, Words
 from serving.config import AppArgs
 from serving.errors import ConfigurationError, ServingError
 from serving.llm.asks import Ask, Read, Shape
@@ -64,7 +66,9 @@ def open_engine(bundle: Bundle, values: LlmValues, *, in_ray: bool = False) -> V
 
 
 async def warm(engine: Engine, bundle: Bundle) -> None:
-    """Run every kind of ask, short and long. Raises ServingError when one fails."""
+    """Run every kind of ask, short and long, and each of the model's own prompts, so that what they
+    begin with is in the prefix cache. Raises ServingError when one fails.
+    """
     shape = await engine.start()
     metadata: Any = bundle.manifest.metadata
     labels = tuple(metadata["label_ids"].values())
@@ -76,6 +80,12 @@ async def warm(engine: Engine, bundle: Bundle) -> None:
                 if isinstance(found, ServingError):
                     raise found
     await engine.generate(Ask((labels[0],) * len(soft), soft, 0), max_tokens=2)
+    checks = parse(bundle.file(CHECKS_FILE).read_bytes())
+    renderer = Renderer(bundle.file("tokenizer.json"), checks)
+    prompts = (checks.prompts.relevance, *checks.prompts.risk.values())
+    for found in await engine.read([Ask(renderer.render(p, Words()).ids) for p in prompts], labels):
+        if isinstance(found, ServingError):
+            raise found
 
 
 @serve.deployment(name="llm")
