@@ -34,10 +34,13 @@ class Bundle:
             ManifestError: no manifest, or one that cannot be understood.
             IntegrityError: a file that differs, is missing, is not listed, or is no plain file.
         """
-        present = plain_files(directory)
-        if MANIFEST_FILE not in present:
-            raise ManifestError(f"{directory} is no bundle: it has no {MANIFEST_FILE}")
-        manifest = parse((directory / MANIFEST_FILE).read_bytes())
+        try:
+            present = plain_files(directory)
+            if MANIFEST_FILE not in present:
+                raise ManifestError(f"{directory} is no bundle: it has no {MANIFEST_FILE}")
+            manifest = parse((directory / MANIFEST_FILE).read_bytes())
+        except OSError as error:
+            raise IntegrityError(f"{directory} cannot be read: {error}") from error
         _verify(directory, manifest, present - {MANIFEST_FILE}, cache or HashCache())
         return cls(directory, manifest)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.bundle import Bundle
-from export.errors import ExportError, IntegrityError, ManifestError
+from export.errors import ExportError, IntegrityError, ManifestError, NotFoundError
 from export.garbage import parse_age
 from export.hashing import HashCache
 from export.report import describe
@@ -100,6 +100,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _existing(root: str, public_key: Path | None = None) -> Repository:
+    """A repository that is there: a mistyped folder must not look like an empty one."""
+    repository = Repository(root, public_key=public_key)
+    if isinstance(repository.root, Path) and not repository.root.is_dir():
+        raise NotFoundError(f"{root}: expected a repository, there is no such folder")
+    return repository
+
+
 def _repository_of(spec: str) -> str:
     if split_url(spec) is None:
         return str(Path(spec).absolute().parent.parent)
@@ -107,7 +115,7 @@ def _repository_of(spec: str) -> str:
 
 
 def _ls(arguments: argparse.Namespace) -> int:
-    repository = Repository(arguments.repository)
+    repository = _existing(arguments.repository)
     for name in repository.names():
         current, pinned = repository.latest(name), repository.pinned(name)
         for version in repository.versions(name):
@@ -117,7 +125,7 @@ def _ls(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    repository = Repository(arguments.repository, public_key=arguments.key)
+    repository = _existing(arguments.repository, arguments.key)
     bad = 0
     for name in [arguments.name] if arguments.name else repository.names():
         wanted = [arguments.version] if arguments.version else repository.versions(name)
@@ -163,7 +171,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 def _collect(arguments: argparse.Namespace) -> int:
     older_than_s = parse_age(arguments.older_than)
-    found = Repository(arguments.repository).collect(older_than_s, dry_run=arguments.dry_run)
+    found = _existing(arguments.repository).collect(older_than_s, dry_run=arguments.dry_run)
     for item in found:
         print(f"{item.name}: {item.bytes:,} bytes, {item.age_s / 3600:.1f} h old")
     total = sum(item.bytes for item in found)

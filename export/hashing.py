@@ -19,7 +19,8 @@ from export.errors import IntegrityError
 # Clocks of file systems tick every few milliseconds: a file younger than this may still change
 # without its times changing, so its hash is not remembered.
 _SETTLED_NS = 100_000_000
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+# What a disk that may only be read, or is full, says.
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
 
 def digest_file(path: Path) -> str:
@@ -73,7 +74,7 @@ class HashCache:
         return digest
 
     def save(self) -> None:
-        """Write what was learned; a repository that may only be read is no error."""
+        """Write what was learned; a disk that may only be read, or is full, is no error."""
         if self._file is None or not self._changed:
             return
         temporary = self._file.with_name(f"{self._file.name}.{uuid4().hex}")
@@ -82,7 +83,7 @@ class HashCache:
             temporary.write_text(json.dumps(self._fresh))
             temporary.replace(self._file)
         except OSError as error:
-            if error.errno not in _READ_ONLY:
+            if error.errno not in UNWRITABLE:
                 raise
 
 

@@ -5,15 +5,16 @@ number is never given twice. `latest` is the pinned version where there is one, 
 Where the bundles lie (a folder, an object store) is the business of `export.store`.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from export.bundle import Bundle
-from export.errors import IntegrityError, NotFoundError
+from export.errors import IntegrityError, NotFoundError, RepositoryError
 from export.garbage import Garbage
+from export.hashing import UNWRITABLE
 from export.manifest import Manifest
 from export.pointer import Pointer
 from export.rules import check_name
@@ -94,7 +95,8 @@ class Repository:
             raise NotFoundError(
                 f"{self.root} has no version {wanted} of {name!r}, only {self.versions(name)}"
             )
-        bundle = self._store.read(name, wanted, full=full)
+        with nullcontext() if self.cache is None else self._writing():
+            bundle = self._store.read(name, wanted, full=full)
         found = (bundle.manifest.name, bundle.manifest.version)
         if found != (name, wanted):
             raise IntegrityError(f"{bundle.directory} says that it is {found[0]} {found[1]}")
@@ -105,9 +107,13 @@ class Repository:
         return bundle
 
     def staging(self, name: str) -> AbstractContextManager[Path]:
-        """A scratch folder on a local disk, removed at the end or after a crash."""
+        """A scratch folder on a local disk, removed at the end or after a crash.
+
+        Raises:
+            RepositoryError: the disk is full, or may only be read; also for what happens inside.
+        """
         check_name(name)
-        return self._store.staging(name)
+        return self._staging(name)
 
     def publish(self, bundle: Bundle) -> Bundle:
         """Copy a bundle in as the next version of its name, verifying what is copied.
@@ -121,7 +127,8 @@ class Repository:
             created = datetime.now(UTC).isoformat(timespec="microseconds")
             return self._signed(replace(bundle.manifest, version=str(version), created=created))
 
-        return self._store.add(bundle, finish)
+        with self._writing():
+            return self._store.add(bundle, finish)
 
     def pin(self, name: str, version: str, *, dry_run: bool = False) -> None:
         """Hold `latest` at a version; "latest" lets go of it. Raises NotFoundError."""
@@ -163,10 +170,33 @@ class Repository:
             ManifestError: a manifest that cannot be read may name anything: nothing was removed.
             RepositoryError: too short an age, or the store refuses.
         """
-        return self._store.collect(older_than_s, dry_run=dry_run)
+        with self._writing():
+            return self._store.collect(older_than_s, dry_run=dry_run)
 
     def _point(self, name: str, change: Callable[[Pointer], Pointer], *, dry_run: bool) -> Pointer:
-        return change(self._store.pointer(name)) if dry_run else self._store.point(name, change)
+        if dry_run:
+            return change(self._store.pointer(name))
+        with self._writing():
+            return self._store.point(name, change)
+
+    @contextmanager
+    def _staging(self, name: str) -> Iterator[Path]:
+        with self._writing(), self._store.staging(name) as folder:
+            yield folder
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says of a full or read-only disk what it is; other errors are left alone."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            kept = "" if self.cache is None else f" (or its cache {self.cache})"
+            raise RepositoryError(
+                f"{self.root}{kept} cannot be written: {error}: free some space, or name a place "
+                "that this user may write; what was there before is as it was"
+            ) from error
 
     def _signed(self, manifest: Manifest) -> Manifest:
         if self._private_key is None:

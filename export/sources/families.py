@@ -49,6 +49,11 @@ def open_source(spec: str, kind: str | None) -> ModelSource:
 def _open_folder(folder: Path, kind: str | None) -> ModelSource:
     from export.sources import dual, image, text
 
+    if not (folder / "config.json").is_file():
+        raise SourceError(
+            f"{folder}: expected a Hugging Face folder (config.json and *.safetensors, as "
+            "save_pretrained writes it), found no config.json"
+        )
     family = str(read_json(folder / "config.json").get("model_type"))
     if family in DUAL:
         if kind not in KINDS:
