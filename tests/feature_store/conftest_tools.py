@@ -32,7 +32,7 @@ def need(tool: str) -> None:
         pytest.skip(f"{tool} is not installed")
 
 
-def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Poll until a condition holds; its value."""
     deadline = time.monotonic() + seconds
     while True:
@@ -119,8 +119,8 @@ def cluster(masters: int = 3, replicas: bool = False) -> Iterator[list[Any]]:
                 master = clients[i].execute_command("CLUSTER", "MYID").decode()
                 until(lambda c=client, m=master: _replicate(c, m))
             until(lambda: all(c.info("replication")["connected_slaves"] for c in clients[:masters]))
-        until(lambda: all(_info(c)["cluster_state"] == "ok" for c in clients), 30)
-        until(lambda: all(_info(c)["cluster_slots_ok"] == "16384" for c in clients), 30)
+        until(lambda: all(_info(c)["cluster_state"] == "ok" for c in clients))
+        until(lambda: all(_info(c)["cluster_slots_ok"] == "16384" for c in clients))
         yield nodes
 
 

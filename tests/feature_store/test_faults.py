@@ -88,7 +88,7 @@ def test_a_shard_that_fails_takes_only_its_own_rows(driver: str, kill: signal.Si
                 np.testing.assert_array_equal(found.codes[hit], CODES[hit])
                 return np.array_equal(hit[sure], ~lost[sure])
 
-            until(apart, 30)
+            until(apart)
             if kill == signal.SIGSTOP:
                 os.kill(nodes[1][1].pid, signal.SIGCONT)
                 until(lambda: (store.lookup(IDS).status == Status.HIT).all())
@@ -103,7 +103,7 @@ def test_a_replica_takes_over(driver: str) -> None:
             store.unblock([1])
             until(lambda: _replicated(nodes[1][0], nodes[4][0]))
             nodes[1][1].kill()
-            until(lambda: (store.lookup(IDS).status == Status.HIT).all(), 30)
+            until(lambda: (store.lookup(IDS).status == Status.HIT).all())
             np.testing.assert_array_equal(store.lookup(IDS).codes, CODES)
             store.write(IDS, CODES[::-1])
             np.testing.assert_array_equal(store.lookup(IDS).codes, CODES[::-1])
@@ -190,7 +190,7 @@ def test_sentinels_name_the_new_master(driver: str, tmp_path: Path) -> None:
             store.write(IDS, CODES)
             until(lambda: store.block([1], "replicated").replicated == 1)
             masters[0].kill()
-            until(lambda: (store.lookup(IDS[1:]).status == Status.HIT).all(), 30)
+            until(lambda: (store.lookup(IDS[1:]).status == Status.HIT).all())
             assert store.lookup([1]).status[0] == Status.BLOCKED
             store.write(IDS, CODES[::-1])
             np.testing.assert_array_equal(store.lookup(IDS[1:]).codes, CODES[::-1][1:])

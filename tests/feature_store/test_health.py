@@ -82,7 +82,7 @@ def test_the_other_shards_go_on_while_the_pointers_hangs(driver: str, near_bytes
                     np.testing.assert_array_equal(found.codes[reached], CODES[reached])
             finally:
                 os.kill(nodes[0][1].pid, signal.SIGCONT)
-            until(lambda: (store.lookup(IDS).status == Status.HIT).all(), 30)
+            until(lambda: (store.lookup(IDS).status == Status.HIT).all())
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_master_that_lives_on_as_a_replica_is_left(driver: str, tmp_path: Path
         store.write([1], CODES[:1])
         # A new replica is sent nothing before its first acknowledgement, up to a second later.
         until(lambda: new.dbsize() == old.dbsize())
-        until(ordered, 30)
-        until(lambda: old.info("replication")["role"] == "slave", 30)
-        until(lambda: store.lookup([1]) and core_of(store).map.nodes[0].port == second, 30)
+        until(ordered)
+        until(lambda: old.info("replication")["role"] == "slave")
+        until(lambda: store.lookup([1]) and core_of(store).map.nodes[0].port == second)
         until(lambda: store.lookup([1]).status.tolist() == [Status.HIT])
