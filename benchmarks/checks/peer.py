@@ -86,7 +86,8 @@ def _ads(block: int, requests: int) -> range:
 
 def _check(ad: int) -> bytes:
     title, text = words(ad)
-    return orjson.dumps({"query": "red shoes", "ads": [{"title": title, "text": text}]})
+    ads = [{"title": title, "text": text}]
+    return orjson.dumps({"query": "red shoes", "ads": ads, "deadline_ms": 60_000})
 
 
 def _scoring(desk: Desk, ad: int) -> bytes:
