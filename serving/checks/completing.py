@@ -14,7 +14,7 @@ from typing import Protocol
 
 from redis.exceptions import RedisError
 
-from feature_store import AsyncFeatureStore, Flag, Status
+from feature_store import AsyncFeatureStore, Flag, Found, Status
 from feature_store.errors import FeatureStoreError
 from feature_store.record import CATEGORIES
 from serving.checks.judge import Judged
@@ -45,6 +45,7 @@ PATIENCE_S = 45.0  # less than a lease
 TRIES = 8  # after which a debt is a dead letter
 RECORD_S, RECORD_LOOKS = 0.3, 4  # how long a record that is on its way is waited for
 TELL_S = 5.0
+READ_S = 5.0  # nobody waits; a lookup's own 50 ms are too few on a busy machine
 _CATEGORY_BITS = Flag(sum(CATEGORIES.values()))
 
 logger = logging.getLogger("tessera.checks")
@@ -69,10 +70,10 @@ class Records:
 
         A verdict's block is a mark of its own: a new verdict lifts only that, never a human's.
         Flags that a human has set are left as they are, but for what a human said (`risk.by`); the
-        mark of a human's block is set where he sets it. Raises FeatureStoreError.
+        mark of a human's block is set where he sets it. Raises FeatureStoreError, UnavailableError.
         """
         human = risk.by == "human"
-        before = await self._store.lookup([ad_id])
+        before = await self._read(ad_id)
         if not human and before.status[0] == Status.HIT and before.flags[0] & Flag.HUMAN:
             return True
         flags = human_flags(risk) if human else policy.flags(risk.categories, risk.verdict)
@@ -89,8 +90,13 @@ class Records:
         if await self._store.update_flags([ad_id], int(flags), int(clear)):
             return True
         # Nothing changed: the flags were so already, or there is no record.
-        status = int((await self._store.lookup([ad_id])).status[0])
-        return status in (Status.HIT, Status.BLOCKED)
+        return (await self._read(ad_id)).status[0] in (Status.HIT, Status.BLOCKED)
+
+    async def _read(self, ad_id: int) -> Found:
+        found = await self._store.lookup([ad_id], deadline=READ_S)
+        if found.status[0] == Status.UNAVAILABLE:  # not to be taken for no record, or no flags
+            raise UnavailableError(f"the store did not answer within {READ_S:.0f} s")
+        return found
 
     async def spread(self, subject: Subject, risk: Risk, policy: Policy) -> None:
         """Have near copies of an ad know of its verdict. Raises UnavailableError."""

@@ -25,7 +25,7 @@ from serving.checks.sight import Sight
 from serving.checks.spreading import Spreading
 from serving.checks.subjects import Subjects
 from serving.checks.understander import LATER, SOON, Eyes, Understander
-from serving.checks.vectors import Encodes, Space
+from serving.checks.vectors import PATIENT, Encodes, Space
 from serving.checks.verdicts import Relevance, Risk, Scope, VerdictStore
 from serving.errors import ConfigurationError, UnavailableError
 from serving.image import ImagePool
@@ -101,10 +101,11 @@ async def open_bench(
     spreading: Spreading | None = None
     space: Space | None = None
     if encoder is not None:
-        space = Space(encoder, repository, subjects, images)
-        spreading = Spreading(client, store, subjects, space)
+        hurried = Space(encoder, repository, subjects, images)
+        space = Space(encoder, repository, subjects, images, PATIENT)
+        spreading = Spreading(client, store, subjects, hurried)
         said = VerdictStore(client, Relevance), VerdictStore(client, Risk)
-        before = Before(space, spreading.creatives, overrides, *said)
+        before = Before(hurried, spreading.creatives, overrides, *said)
 
     def ask(policy: Policy) -> Understander:
         return Understander(policy, renderer, eyes, readers, engine)

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -24,8 +25,18 @@ from serving.ingest.ads import Ad
 
 Vector = NDArray[np.float32]
 REVISION_DIGITS = 12
-EMBED_S = 1.5  # the model still has to be asked within a caller's 5 s
-REST_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long encoders may take, and how long they are left alone after they did not answer."""
+
+    answer_s: float
+    rest_s: float
+
+
+HURRIED = Patience(1.5, 5.0)  # the model still has to be asked within a caller's 5 s
+PATIENT = Patience(30.0, 0.0)  # where nothing can stand in for a vector
 
 
 class Encodes(Protocol):
@@ -48,13 +59,19 @@ class Space:
     """Vectors of one encoder at a time. Methods raise ServingError when it does not answer."""
 
     def __init__(
-        self, encoder: Encodes, repository: Repository, subjects: Subjects, images: ImagePool
+        self,
+        encoder: Encodes,
+        repository: Repository,
+        subjects: Subjects,
+        images: ImagePool,
+        patience: Patience = HURRIED,
     ) -> None:
         self._encoder = encoder
         self._repository = repository
         self._subjects = subjects
         self._images = images
         self._revisions: dict[tuple[str, ...], str] = {}
+        self._patience = patience
         self._resting_until = 0.0
 
     async def query(self, text: str) -> tuple[Vector, str]:
@@ -86,10 +103,11 @@ class Space:
         if time.monotonic() < self._resting_until:
             raise UnavailableError("the encoders did not answer a moment ago")
         try:
-            async with asyncio.timeout(EMBED_S):
-                return await self._encoder.embed(images, texts, Deadline.after(EMBED_S))
+            async with asyncio.timeout(self._patience.answer_s):
+                deadline = Deadline.after(self._patience.answer_s)
+                return await self._encoder.embed(images, texts, deadline)
         except (UnavailableError, DeadlineExceededError, TimeoutError) as error:
-            self._resting_until = time.monotonic() + REST_S
+            self._resting_until = time.monotonic() + self._patience.rest_s
             raise UnavailableError(f"the encoders do not answer: {error}") from error
 
     async def _encode(self, subject: Subject) -> tuple[Vector, Towers]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from feature_store import Flag, Status
-from serving.checks import vectors
 from serving.checks.duplicates import Creative, Creatives, words_of
 from serving.checks.subjects import Subject
+from serving.checks.vectors import Patience
 from serving.errors import UnavailableError
 from tests.serving.cascade_support import (
     D,
@@ -149,10 +149,10 @@ async def test_without_the_towers_the_model_is_asked(
 
 
 async def test_towers_that_hang_hold_nobody_up(
-    parts: Parts, folder: Path, towers: WordTowers, revision: str, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, folder: Path, towers: WordTowers, revision: str
 ) -> None:
-    monkeypatch.setattr(vectors, "EMBED_S", 0.05)
-    monkeypatch.setattr(vectors, "REST_S", 1e6)
+    assert parts.bench.spreading is not None
+    parts.bench.spreading._space._patience = Patience(0.05, 1e6)
     write_policy(folder, "default", risk=probes(revision))
     parts.bench.book.reload()
     towers.gate.clear()
@@ -206,10 +206,10 @@ async def test_a_block_of_one_sends_its_copies_to_review(parts: Parts) -> None:
     await put(parts, 1, "casino scarf", LONG)
     assert (await turn()).paid == 1
     await store.activate("e1-s1")
-    assert (await store.lookup([1])).status[0] == Status.BLOCKED
+    assert (await store.lookup([1], deadline=10)).status[0] == Status.BLOCKED
     await put(parts, 2, "scarf casino", LONG)  # a copy that comes after the block
     assert (await turn()).paid == 1
-    found = await store.lookup([2])
+    found = await store.lookup([2], deadline=10)
     assert (found.status[0], found.flags[0]) == (Status.HIT, Flag.DUPLICATE | Flag.REVIEW)
     (said,) = await parts.results("risk", ad_ids=[2])
     assert (said["verdict"], said["source"]) == ("review", "cache")
@@ -224,11 +224,11 @@ async def test_a_block_finds_copies_that_were_there_before(parts: Parts) -> None
         await put(parts, ad_id, title, LONG if ad_id < 3 else "")
         assert (await turn()).paid == 1
     await store.activate("e1-s1")
-    assert (await store.lookup([1, 2, 3])).flags.tolist() == [0, Flag.DUPLICATE, 0]
+    assert (await store.lookup([1, 2, 3], deadline=10)).flags.tolist() == [0, Flag.DUPLICATE, 0]
     (subject,) = await parts.bench.subjects.read([2])
     assert isinstance(subject, Subject)
     assert await spreading.judged(subject, parts.bench.judge.policy, blocked=True) == 1
-    assert (await store.lookup([1])).flags[0] == Flag.DUPLICATE | Flag.REVIEW
+    assert (await store.lookup([1], deadline=10)).flags[0] == Flag.DUPLICATE | Flag.REVIEW
     await put(parts, 1, "green bucket")  # no copy any more, whatever the index remembers
     assert await spreading.judged(subject, parts.bench.judge.policy, blocked=True) == 0
 

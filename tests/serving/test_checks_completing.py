@@ -17,7 +17,7 @@ async def test_what_is_owed_is_completed(parts: Parts) -> None:
     assert await parts.bench.owed.count() == 2
     assert await parts.bench.completer.turn() == Turn(2, 2)
     assert await parts.bench.owed.count() == 0
-    found = await store.lookup([1, 2])
+    found = await store.lookup([1, 2], deadline=10)
     assert found.status.tolist() == [Status.BLOCKED, Status.HIT]
     assert found.flags.tolist() == [0, 0]
     # The ad changes: its own block goes, a human's stays.
@@ -25,7 +25,7 @@ async def test_what_is_owed_is_completed(parts: Parts) -> None:
     await store.block([2], "complaint", source="human")
     await parts.put(2, "hat")
     assert await parts.bench.completer.turn() == Turn(2, 2)
-    found = await store.lookup([1, 2])
+    found = await store.lookup([1, 2], deadline=10)
     assert found.status.tolist() == [Status.HIT, Status.BLOCKED]
 
 
@@ -40,7 +40,7 @@ async def test_an_ad_that_changes_while_it_is_judged_is_judged_again(parts: Part
     assert await parts.bench.owed.count() == 1
     assert await parts.bench.completer.turn() == Turn(1, 1)
     await parts.bench.store.activate("e1-s1")
-    assert (await parts.bench.store.lookup([1])).status.tolist() == [Status.BLOCKED]
+    assert (await parts.bench.store.lookup([1], deadline=10)).status.tolist() == [Status.BLOCKED]
 
 
 async def test_what_is_owed_survives_an_engine_that_is_away(parts: Parts) -> None:
@@ -57,7 +57,7 @@ async def test_what_is_owed_survives_an_engine_that_is_away(parts: Parts) -> Non
             await asyncio.sleep(0.02)
     worker.cancel()
     await parts.bench.store.activate("e1-s1")
-    assert (await parts.bench.store.lookup([1])).status.tolist() == [Status.BLOCKED]
+    assert (await parts.bench.store.lookup([1], deadline=10)).status.tolist() == [Status.BLOCKED]
 
 
 async def test_an_ad_that_has_ended_is_owed_nothing(parts: Parts) -> None:
@@ -85,7 +85,7 @@ async def test_a_worker_killed_between_taking_and_settling_costs_no_verdict(part
     await other.retry(debt, 0)
     assert await parts.bench.completer.turn() == Turn(1, 1)
     await parts.bench.store.activate("e1-s1")
-    assert (await parts.bench.store.lookup([1])).status.tolist() == [Status.BLOCKED]
+    assert (await parts.bench.store.lookup([1], deadline=10)).status.tolist() == [Status.BLOCKED]
 
 
 async def test_what_fails_again_and_again_becomes_a_dead_letter(parts: Parts) -> None:

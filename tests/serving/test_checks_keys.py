@@ -53,7 +53,7 @@ async def test_flags_of_a_human_outlive_verdicts(parts: Parts) -> None:
     await store.activate("e1-s1")
     await store.update_flags([1], int(Flag.HUMAN), int(Flag.PENDING))
     assert await parts.bench.completer.turn() == Turn(1, 1)
-    found = await store.lookup([1])
+    found = await store.lookup([1], deadline=10)
     assert (found.status[0], found.flags[0]) == (Status.HIT, Flag.HUMAN)
     assert await parts.bench.owed.count() == 0
 

@@ -51,7 +51,7 @@ async def override(parts: Parts, ad_id: int, **body: Any) -> dict[str, Any]:
 
 
 async def state(parts: Parts, ad_id: int) -> tuple[Status, Flag]:
-    found = await parts.bench.store.lookup([ad_id])
+    found = await parts.bench.store.lookup([ad_id], deadline=10)
     return Status(int(found.status[0])), Flag(int(found.flags[0]))
 
 
