@@ -58,6 +58,7 @@ class GraphSession:
             )
         self.graph = graph
         self.provider = wanted
+        self.threads = threads if wanted == CPU else 0
         self._outputs = [spec.name for spec in graph.outputs]
         strings = any(spec.dtype == "object" for spec in (*graph.inputs, *graph.outputs))
         self._bound = None if wanted == CPU or strings else Bound(self._session, "cuda")

@@ -23,6 +23,7 @@ class TensorrtSession:
     """A graph in TensorRT."""
 
     provider = "TensorRT"
+    threads = 0
 
     def __init__(self, plan: bytes, graph: Graph) -> None:
         from export.tensorrt_engine import Engine

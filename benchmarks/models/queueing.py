@@ -29,6 +29,7 @@ TIMEOUT_S = 1.0
 GOODPUT_BAR = 0.9
 SHED_BAR_MS = 10.0
 MOST_LATE_S = 0.05
+MOST_SPREAD = 1.5  # of the bare session's runs of one size, longest over shortest
 REFUSED = ("RESOURCE_EXHAUSTED",)
 
 
@@ -42,7 +43,7 @@ def run(
 ) -> dict[str, Any]:
     """Both, on one model of one row a request. peak: requests a second at saturation."""
     seconds = max(SECONDS * scale, 2.0)
-    service = service_times(repository, model)
+    service, spread = service_times(repository, model)
     calm = runner.run(arrive(client.infer(model, 1), UTILISATION * peak, seconds))
     ideal = ideal_queue(calm.planned, service)
     ratio = stats.ratio(calm.latency_s, ideal, 0.99)
@@ -61,6 +62,7 @@ def run(
             "ideal_p99_ms": float(np.quantile(ideal, 0.99) * 1000),
             "p99_over_ideal": ratio.judged(IDEAL_BAR),
             "outcomes": calm.counts(),
+            "service_spread": spread,
         },
         "overload": {
             "rate": OVERLOAD * peak,
@@ -73,7 +75,7 @@ def run(
     for run_, row in ((calm, found["poisson"]), (storm, found["overload"])):
         row["generator_late_s"] = run_.late_s
         row["generator_late_p99_s"] = run_.late_p99_s
-        if run_.late_p99_s > MOST_LATE_S:  # then it is about the generator
+        if run_.late_p99_s > MOST_LATE_S or spread > MOST_SPREAD:  # it is about the machine
             for value in row.values():
                 if isinstance(value, dict) and "verdict" in value:
                     value["verdict"] = "inconclusive"
@@ -103,8 +105,8 @@ def ideal_queue(planned: NDArray[np.float64], service_s: dict[int, float]) -> ND
     return done - planned
 
 
-def service_times(repository: Repository, model: str) -> dict[int, float]:
-    """Seconds of one run of the bare session, by its rows."""
+def service_times(repository: Repository, model: str) -> tuple[dict[int, float], float]:
+    """Seconds of one run of the bare session, by its rows; and how far runs of one size differ."""
     name, graph = graph_of(repository, model)
     session = open_session(repository.open(model), name)
     random = np.random.default_rng(2)
@@ -115,7 +117,8 @@ def service_times(repository: Repository, model: str) -> dict[int, float]:
             begun = time.perf_counter()
             session.run(tensors)
             taken[rows].append(time.perf_counter() - begun)
-    return {rows: float(np.median(values[1:])) for rows, values in taken.items()}
+    spread = float(np.median([max(values[1:]) / min(values[1:]) for values in taken.values()]))
+    return {rows: float(np.median(values[1:])) for rows, values in taken.items()}, spread
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -28,6 +28,8 @@ SUBJECTS = {VIT: (1, 48, 0.93), VIT_INT8: (1, 48, 0.93), DLRM: (512, 6, 0.80)}
 BLOCK_S = 4.0
 ROUNDS = 3
 INT8_BAR = 2.5
+# Rates of the bare session's own blocks, highest over lowest: above, the machine was not ours.
+MOST_SPREAD = 1.25
 
 
 def run(
@@ -51,12 +53,17 @@ def run(
         stats.abba(subjects, 1)
         with bar(f"saturation, {model}"):
             taken = stats.abba(subjects, rounds)
+        spread = float(taken["bare"].max() / taken["bare"].min())
+        judged = stats.ratio(taken["served"], taken["bare"]).judged(least, least=True)
+        if spread > MOST_SPREAD:
+            judged["verdict"] = "inconclusive"
         found["models"][model] = {
+            "bare_spread": spread,
             "rows_a_request": rows,
             "callers": callers,
             "best_batch": batch,
             "rows_per_s": {name: float(np.median(rates)) for name, rates in taken.items()},
-            "of_bare": stats.ratio(taken["served"], taken["bare"]).judged(least, least=True),
+            "of_bare": judged,
         }
     served = {m: row["rows_per_s"]["served"] for m, row in found["models"].items()}
     if VIT in served and VIT_INT8 in served:

@@ -34,7 +34,7 @@ BUCKETS = (
 )
 
 # A rate at least this share of the best one is as good: what is left is measuring error.
-NEAR_BEST = 0.92
+NEAR_BEST = 0.9
 # Of threads that compute on the CPU, added to the process's own: what answers (the event loop, the
 # ingress, other applications) is to run the moment it can, or refusals wait for a batch to end.
 COMPUTE_NICE = 10
