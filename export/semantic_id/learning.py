@@ -20,7 +20,13 @@ from export.semantic_id import split
 from export.semantic_id.codebooks import Codebook
 from export.semantic_id.inputs import check
 from export.semantic_id.levels import Levels, Recipe, learn_levels, shrink
-from export.semantic_id.measures import in_batches, order, relative_error, usage
+from export.semantic_id.measures import (
+    in_batches,
+    nearest_items,
+    order,
+    relative_error,
+    usage,
+)
 from export.semantic_id.metric import basis, learn_metric
 from export.semantic_id.model import CARRY, LATENT, NAMES, SIZES, SemanticId, on_grid
 from export.semantic_id.parting import separate, wake
@@ -201,5 +207,6 @@ def _report(model: SemanticId, train: Tensor, held: Tensor) -> dict[str, object]
         figures[f"distinct_ids_{name}"] = round(len(torch.unique(found, dim=0)) / len(found), 4)
         if name == "held_out":
             figures |= order(rows.numpy(), hat.numpy())
+            figures["nearest_held_out"] = nearest_items(rows.numpy(), hat.numpy())
     figures["levels"] = usage(torch.cat(codes).numpy(), model.sizes)
     return figures

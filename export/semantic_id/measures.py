@@ -62,6 +62,21 @@ def order_by_query(
     return np.nan_to_num(np.array(taus)), np.array(recalls), agree
 
 
+def nearest_items(rows: Rows, hat: Rows, count: int = 8, near: int = 5) -> list[dict[str, object]]:
+    """Of `count` rows, evenly spaced, the `near` nearest before and after: numbers of rows."""
+    if len(rows) <= near:
+        return []
+    found: list[dict[str, object]] = []
+    for row in np.linspace(0, len(rows) - 1, count).astype(int).tolist():
+        entry: dict[str, object] = {"row": row}
+        for name, side in (("before", rows), ("after", hat)):
+            cosine = side @ side[row]
+            cosine[row] = -2
+            entry[name] = np.argsort(-cosine, kind="stable")[:near].tolist()
+        found.append(entry)
+    return found
+
+
 def usage(codes: Codes, sizes: Sequence[int]) -> list[dict[str, float | int]]:
     """Per level: entries, dead ones, coverage, perplexity over K, Gini coefficient."""
     figures: list[dict[str, float | int]] = []

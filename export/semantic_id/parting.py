@@ -1,8 +1,8 @@
 """The last step of learning: entries that nobody uses part crowds, or products that share an ID.
 
 In: a filled `SemanticId` and rows. Out: the same model, changed in place. An entry is parted by a
-plane: both halves keep its place (within three steps of the grid), its value and its activation on
-the plane, so that no code changes but those of its own rows.
+plane: both halves keep its place (within a step of the grid), its value and its activation on
+the plane, so that hardly a code changes but those of its own rows.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.semantic_id.codebooks import halves, nearest
+from export.semantic_id.codebooks import halves
 from export.semantic_id.measures import number_ids
 from export.semantic_id.model import GRID, NAMES, SemanticId
 
-_STEPS = 4  # dimensions in which the halves differ: more would let them grow into their neighbours
+_STEPS = 1  # dimensions in which the halves differ: more would let them grow into others
 _ROUNDS = 24
+_CHUNK = 256
 _SPARE = 2  # rows that an entry may lose for the sake of a collision
 
 
@@ -30,6 +31,7 @@ def wake(model: SemanticId, rows: Tensor) -> int:
     for level in range(len(NAMES)):
         for _ in range(_ROUNDS):
             residual, codes = _walk(model, rows, level)
+            spread = residual.std(0).clamp(min=1 / GRID)
             counts = torch.bincount(codes[:, level], minlength=model.sizes[level])
             dead = torch.nonzero(counts == 0).flatten().tolist()
             members = torch.split(torch.argsort(codes[:, level], stable=True), counts.tolist())
@@ -41,13 +43,8 @@ def wake(model: SemanticId, rows: Tensor) -> int:
                 part = residual[members[entry]]
                 upper = halves(part)
                 if upper is not None:
-                    _part(
-                        model,
-                        level,
-                        (entry, dead[moved]),
-                        part[upper].mean(0),
-                        part[~upper].mean(0),
-                    )
+                    sides = part[upper].mean(0), part[~upper].mean(0)
+                    _part(model, level, (entry, dead[moved]), sides, spread)
                     moved += 1
             if not moved:
                 break
@@ -69,9 +66,10 @@ def separate(model: SemanticId, rows: Tensor, product: NDArray[np.int64]) -> int
     last = len(NAMES) - 1
     residual, codes = _walk(model, rows, last)
     before = torch.from_numpy(number_ids(codes[:, :last].int().numpy()))
+    spread = residual.std(0).clamp(min=1 / GRID)
     made: set[int] = set()
     for _ in range(_ROUNDS):
-        chosen = nearest(residual, model.keys(last), model.bias(last))
+        chosen = _choose(model, last, residual)
         counts = torch.bincount(chosen, minlength=model.sizes[last])
         worst: dict[int, tuple[float, int, int]] = {}
         shared = 0
@@ -85,18 +83,52 @@ def separate(model: SemanticId, rows: Tensor, product: NDArray[np.int64]) -> int
                 entry, far = int(chosen[members[0]]), float(apart[one, other])
                 if far > worst.get(entry, (0.0,))[0]:
                     worst[entry] = far, int(members[one]), int(members[other])
-        idle = torch.argsort(counts, stable=True).tolist()
-        spare = (e for e in idle if e not in worst and (e not in made or not counts[e]))
+        kept = set(worst) | {entry for entry in made if counts[entry]}
         parted = 0
+        spare = _spare(model, residual, before, chosen, kept)
         for (entry, (_, one, other)), unused in zip(worst.items(), spare, strict=False):
-            if counts[unused] > _SPARE:
-                break
-            _part(model, last, (entry, unused), residual[one], residual[other])
+            _part(model, last, (entry, unused), (residual[one], residual[other]), spread)
             made |= {entry, unused}
             parted += 1
         if not parted:
             break
     return shared
+
+
+def _spare(
+    model: SemanticId, residual: Tensor, before: Tensor, chosen: Tensor, kept: set[int]
+) -> list[int]:
+    """Entries of the last level that are not needed, the least used first.
+
+    Their rows, if any, have a second choice that gives them an ID which nobody has.
+    """
+    last = len(NAMES) - 1
+    size = model.sizes[last]
+    counts = torch.bincount(chosen, minlength=size)
+    rows = torch.nonzero(counts[chosen] <= _SPARE).flatten()
+    second = _choose(model, last, residual[rows], place=1)
+    taken = set(zip(before.tolist(), chosen.tolist(), strict=True))
+    needed = set(kept)
+    for row, other in zip(rows.tolist(), second.tolist(), strict=True):
+        place = int(before[row]), other
+        if place in taken:
+            needed.add(int(chosen[row]))
+        taken.add(place)
+    idle = torch.argsort(counts, stable=True).tolist()
+    return [entry for entry in idle if counts[entry] <= _SPARE and entry not in needed]
+
+
+def _choose(model: SemanticId, level: int, residual: Tensor, place: int = 0) -> Tensor:
+    """The code of each residual (n, latent), by the very thresholds that are served: int64 (n,).
+
+    Args:
+        place: 1 for the second choice.
+    """
+    keys, threshold = model.keys(level), model.threshold(level)
+    scores = (torch.addmm(threshold, part, keys.T) for part in torch.split(residual, _CHUNK))
+    if place:
+        return torch.cat([score.topk(2, dim=1).indices[:, 1] for score in scores])
+    return torch.cat([score.argmax(1) for score in scores])
 
 
 def _crowds(before: Tensor, chosen: Tensor) -> Iterator[NDArray[np.int64]]:
@@ -116,7 +148,7 @@ def _walk(model: SemanticId, rows: Tensor, until: int) -> tuple[Tensor, Tensor]:
         if level % 2 == 0:
             residual = latent - model.carry * carried
         seen = residual
-        chosen = nearest(residual, model.keys(level), model.bias(level))
+        chosen = _choose(model, level, residual)
         codes.append(chosen)
         entry = model.keys(level)[chosen]
         residual, carried = residual - entry, carried + entry
@@ -124,14 +156,23 @@ def _walk(model: SemanticId, rows: Tensor, until: int) -> tuple[Tensor, Tensor]:
 
 
 def _part(
-    model: SemanticId, level: int, entries: tuple[int, int], one: Tensor, other: Tensor
+    model: SemanticId,
+    level: int,
+    entries: tuple[int, int],
+    sides: tuple[Tensor, Tensor],
+    spread: Tensor,
 ) -> None:
-    """Lets two entries share the rows of the first: those nearer `one`, those nearer `other`."""
+    """Lets two entries share the rows of the first, by a plane half-way between the two sides.
+
+    It is drawn across the dimensions in which these differ most for the `spread` (latent,) of all
+    rows: there other rows are near the plane, and gain least from the halves' being two.
+    """
+    one, other = sides
     keys, bias, values = model.keys(level), model.bias(level), model.values(level)
     entry = entries[0]
     middle, across = (one + other) / 2, one - other
     step = torch.zeros_like(across)
-    most = across.abs().topk(min(_STEPS, len(across))).indices
+    most = (across.abs() / spread).topk(min(_STEPS, len(across))).indices
     step[most] = across[most].sign() / GRID
     old = keys[entry].clone()
     level_there = middle @ old - old.square().sum() / 2 + bias[entry]

@@ -1,9 +1,10 @@
-"""A page of plots of a learned tokenizer: usage, order, tuning, and what is near before and after.
+"""A page of plots of a learned tokenizer: usage, order, tuning, what is near before and after.
 
 In: the tokenizer, its rows and its report. Out: one PNG.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +31,9 @@ def draw(
     with torch.no_grad():
         codes = in_batches(raw, model)
         hat = model.decode(codes).numpy()
-    page = Figure(figsize=(12, 9), layout="constrained")
+    page = Figure(figsize=(16, 9), layout="constrained")
     FigureCanvasAgg(page)
-    (usage, order), (curve, near) = page.subplots(2, 2)
+    (usage, order, loss), (near, items, curve) = page.subplots(2, 3)
     for level, name in enumerate(NAMES):
         counts = np.sort(np.bincount(codes[:, level].numpy(), minlength=model.sizes[level]))[::-1]
         usage.plot(np.linspace(0, 1, len(counts)), counts.cumsum() / counts.sum(), label=name)
@@ -47,6 +48,9 @@ def draw(
     tuning = report.get("tuning")
     if isinstance(tuning, list):
         curve.plot([each["held_tau_100"] for each in tuning], marker="o")
+        steps = [(number, each["loss"]) for number, each in enumerate(tuning) if "loss" in each]
+        loss.plot(*np.array(steps or [(0, np.nan)]).T, marker="o")
+    loss.set(title="joint tuning", xlabel="round", ylabel="loss")
     curve.set(title="joint tuning", xlabel="round", ylabel="held-out tau@100")
     similar = raw.numpy() @ raw.numpy().T
     after = hat @ hat.T
@@ -55,4 +59,20 @@ def draw(
     ranks = (after > np.take_along_axis(after, similar.argmax(1)[:, None], 1)).sum(1) + 1
     near.hist(np.log10(ranks), bins=40)
     near.set(title="where the nearest item before lies after", xlabel="log10 rank", ylabel="rows")
+    _table(items, report.get("nearest_held_out"))
     page.savefig(file, dpi=90)
+
+
+def _table(panel: Any, nearest: object) -> None:
+    """Held-out rows by number, and whether what was near is near still (in bold letters: it is)."""
+    panel.axis("off")
+    panel.set(title="nearest held-out rows, before and after")
+    for line, each in enumerate(nearest if isinstance(nearest, list) else []):
+        for shift, name in ((0.0, "before"), (0.05, "after")):
+            place = 0.95 - 0.12 * line - shift
+            panel.text(0, place, f"{each['row'] if name == 'before' else ''}", fontsize=8)
+            panel.text(0.12, place, name, fontsize=8)
+            for at, other in enumerate(each[name]):
+                both = other in each["before"] and other in each["after"]
+                weight = "bold" if both else "normal"
+                panel.text(0.3 + 0.14 * at, place, str(other), fontsize=8, weight=weight)

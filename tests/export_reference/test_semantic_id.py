@@ -225,6 +225,12 @@ def test_the_page_of_plots_is_a_picture(
 ) -> None:
     draw(learned[0], vectors(300, seed=1), learned[1], tmp_path / "page.png")
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+    nearest = learned[1]["nearest_held_out"]
+    assert isinstance(nearest, list)
+    assert len(nearest) == 8
+    kept = [set(each["before"]) & set(each["after"]) for each in nearest]
+    assert sum(map(len, kept)) >= 8
+    assert all(each["row"] not in each["before"] for each in nearest)
 
 
 def test_sizes_come_back_from_a_file(
