@@ -60,7 +60,7 @@ def _publish_at_once(open_one: Callable[[int], Repository], drafts: list[Bundle]
 
     def publish(number: int) -> Bundle:
         repository = open_one(number)
-        barrier.wait(timeout=60)
+        barrier.wait(timeout=300)
         return repository.publish(drafts[number])
 
     with ThreadPoolExecutor(len(drafts)) as pool:
