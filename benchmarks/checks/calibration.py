@@ -5,6 +5,7 @@ and words are generated, with seeds that training and fitting have not seen. Hal
 a label hold, as they were fitted.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from export.checks import Affine, Prompt
 from export.prompts import Words
 from export.reference.checks.examples import Check, Example, text_examples
 from export.reference.checks.judging import balanced
+from serving.checks.onboarding.fitting import Line, calibrate, sigmoid
 from serving.checks.policy import label_mass, probability
 from serving.llm.asks import Ask, Read
 
@@ -26,6 +28,7 @@ A_LABEL = 2_500  # checks of each label and answer
 HELD_OUT = 8_000_000
 BINS = 15
 BAR = 0.02
+FEW, DRAWS, BAR_FEW = 64, 20, 0.05  # labels that a policy is onboarded with
 BATCH = 512
 
 
@@ -52,13 +55,33 @@ def run(folder: Path, size: random_llm.Size, scale: float, seed: int) -> dict[st
                 "checks": len(own),
                 "ece": round(ece(stated, truth), 4),
                 "uncalibrated": round(ece(raw, truth), 4),
+                "ece_64_labels": few_labels(reads, own, truth, seed),
                 "accuracy": round(float(((stated >= 0.5) == truth).mean()), 4),
             }
         )
     report.table("Checks: calibration on held-out generated ads (reference model)", rows)
     worst = max(row["ece"] for row in rows)
+    few = max(row["ece_64_labels"] for row in rows)
     mass = min(label_mass(read) for read in reads)
-    return {"labels": rows, "worst_ece": worst, "bar": BAR, "lowest_label_mass": mass}
+    return {"labels": rows, "worst_ece": worst, "bar": BAR, "lowest_label_mass": mass} | {
+        "worst_ece_64_labels": few,
+        "bar_64_labels": BAR_FEW,
+    }
+
+
+def few_labels(
+    reads: Sequence[Read], own: Sequence[int], truth: NDArray[np.bool_], seed: int
+) -> float:
+    """ECE of what onboarding fits to 64 labels, on all others; the mean of DRAWS draws."""
+    odds = np.array([reads[row].logprobs[0] - reads[row].logprobs[1] for row in own])
+    draw, found = np.random.default_rng(seed), []
+    for _ in range(DRAWS):
+        order = draw.permutation(len(own))
+        few = min(FEW, len(own) // 2)
+        seen, held = order[:few], order[few:]
+        fit = calibrate(odds[seen], truth[seen], Line(1.0, 0.0))
+        found.append(ece(sigmoid(fit(odds[held])), truth[held]))
+    return round(float(np.mean(found)), 4)
 
 
 def ece(stated: NDArray[np.float64], truth: NDArray[np.bool_], bins: int = BINS) -> float:
