@@ -52,7 +52,8 @@ class Http:
         lines = head.decode("latin-1").lower().split("\r\n")
         fields = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
         body = await reader.readexactly(int(fields.get("content-length", "0")))
-        if fields.get("connection") == "close":
+        # An answer of unknown length (a refusal of Serve's own) leaves bytes that are not the next.
+        if fields.get("connection") == "close" or "content-length" not in fields:
             writer.close()
         else:
             self._free.append(connection)

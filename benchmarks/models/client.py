@@ -5,6 +5,7 @@ Tensors travel as the stock client sends them: over HTTP as binary tensors after
 as raw contents.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -124,7 +125,10 @@ class Client:
         """Whole HTTP requests: their outcomes."""
 
         async def call(number: int) -> str:
-            status, _ = await self._http.send(requests[number % len(requests)])
+            try:
+                status, _ = await self._http.send(requests[number % len(requests)])
+            except (OSError, asyncio.IncompleteReadError) as error:
+                return type(error).__name__
             return _OUTCOMES.get(status, f"HTTP {status}")
 
         return call
