@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from feature_store.embedded import EmbeddedValkey
 
 # A busy machine is no wrong answer: properties have no time limit of their own.
-settings.register_profile("tessera", deadline=None)
+settings.register_profile("tessera", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tessera")
 
 

@@ -133,7 +133,7 @@ def test_every_application_of_the_manifest_answers(deployed: Deployed) -> None:
 
 
 def test_it_asks_for_a_key_and_looks_up(deployed: Deployed) -> None:
-    url, body = f"{deployed.url}/v1/lookup", {"ad_ids": [7, 8]}
+    url, body = f"{deployed.url}/v1/lookup", {"ad_ids": [7, 8], "deadline_ms": 5000}
     assert httpx.post(url, json=body).status_code == 401
     answer = httpx.post(url, json=body, headers={"authorization": f"Bearer {KEY}"})
     assert answer.status_code == 200

@@ -49,7 +49,7 @@ def test_an_ad_that_is_put_is_found_with_the_codes_of_the_answer(
     assert stored["risk"] == {"verdict": None, "categories": {}}
     assert len(stored["codes"]) == len(stored["margin"]) == 6
     with system.client("read") as client:
-        found = client.post("/v1/lookup", json={"ad_ids": [ad_id]}).json()
+        found = client.post("/v1/lookup", json={"ad_ids": [ad_id], "deadline_ms": 5000}).json()
     assert found["codes"] == [stored["codes"]]
     assert found["status"] == ["HIT"]
     again = put(system, ad_id, image=("a.jpg", picture(1)), title=(None, "red shoes")).json()
@@ -77,7 +77,9 @@ def test_a_bad_image_is_refused_and_what_is_stored_stays(system: System, fresh_i
         assert answer.status_code == 422
         assert answer.json()["type"] == "urn:tessera:problem:invalid-image"
     with system.client("read") as client:
-        assert client.post("/v1/lookup", json={"ad_ids": [ad_id]}).json()["codes"] == [kept]
+        assert client.post("/v1/lookup", json={"ad_ids": [ad_id], "deadline_ms": 5000}).json()[
+            "codes"
+        ] == [kept]
 
 
 @pytest.mark.parametrize("ad_id", ["0", "-1", "x", str(2**63), "1.5"])

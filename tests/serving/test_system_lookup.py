@@ -14,7 +14,8 @@ NEVER = 9_000_000_000
 ANSWER = {"version", "codes", "status", "flags", "degraded"}
 
 
-def ask(system: System, key: str | None = "read", **body: object) -> httpx.Response:
+def ask(system: System, key: str | None = "read", **asked: object) -> httpx.Response:
+    body = {"deadline_ms": 5000} | asked  # a busy machine is no wrong answer
     with system.client(key) as client:
         return client.post("/v1/lookup", json=body)
 
@@ -64,7 +65,9 @@ def test_a_hundred_thousand_ids_are_answered(system: System) -> None:
 def test_a_version_can_be_pinned(system: System) -> None:
     ids = good_ids(system)
     version = system.report["versions"]["active"]
-    assert ask(system, ad_ids=ids, version=version).json() == ask(system, ad_ids=ids).json()
+    pinned, active = (ask(system, ad_ids=ids, version=v).json() for v in (version, None))
+    del pinned["flags"], active["flags"]  # the judge may have said something in between
+    assert pinned == active
     unknown = ask(system, ad_ids=ids, version="e0-s0")
     assert unknown.status_code == 404
     assert unknown.json()["type"].endswith("not-found")
@@ -130,8 +133,11 @@ def columns(*ids: int) -> bytes:
 
 def test_grpc_answers_the_same_in_columns(system: System) -> None:
     ids = [*good_ids(system), NEVER]
-    answer = call(system, lookup_pb2.LookupRequest(ad_ids=columns(*ids)))
-    over_http = ask(system, ad_ids=ids).json()
+    over_http, after = ask(system, ad_ids=ids).json(), None
+    while after != over_http:  # until the judge says nothing in between; it ends with its ads
+        request = lookup_pb2.LookupRequest(ad_ids=columns(*ids), deadline_ms=5000)
+        answer, after = call(system, request), over_http
+        over_http = ask(system, ad_ids=ids).json()
     codes = np.frombuffer(answer.codes, "<u2").reshape(-1, 6)
     status = np.frombuffer(answer.status, np.uint8)
     assert codes[:-1].tolist() == over_http["codes"][:-1]
