@@ -34,6 +34,7 @@ bench: $(READY)  ## latency against peers, interleaved in one run
 	$(BIN)/python -m benchmarks writing $(ARGS)
 	$(BIN)/python -m benchmarks faults $(ARGS)
 	$(BIN)/python -m benchmarks serve $(ARGS)
+	$(BIN)/python -m benchmarks int8 $(if $(PHOTOS),--photos $(PHOTOS)) $(ARGS)
 	$(BIN)/python -m benchmarks models $(ARGS)
 	$(BIN)/python -m benchmarks checks $(ARGS)
 	$(if $(TITLES),$(BIN)/python -m benchmarks semantic_id --embeddings $(TITLES)/embeddings.f16.npy --items $(TITLES)/titles.jsonl --pairs $(TITLES)/pairs.npy $(ARGS))
