@@ -38,7 +38,7 @@ def run(
     ids, codes = catalogue
     ids = ids[: max(int(ADS * scale), 1000)]
     try:
-        with peer.opened(environment.python(folder), server.port) as feast:
+        with peer.opened(environment.python(folder, environment.PINNED), server.port) as feast:
             values = np.zeros((len(ids), FEATURES), np.int32)
             values[:, : codes.shape[1]] = codes[: len(ids)]
             seconds = feast.write(ids, values)
