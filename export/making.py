@@ -31,6 +31,7 @@ def add_commands(choices: "Choices") -> None:
     command = choices.add_parser("shipped", help="make the reference bundles that are missing")
     command.add_argument("--out", required=True, metavar="REPO")
     command.add_argument("--only", action="append", choices=shipped.NAMES, metavar="NAME")
+    command.add_argument("--sign", type=Path, metavar="KEY", help="private key, from `keys`")
     command.add_argument("--dry-run", action="store_true", help="say what would be made")
     command.set_defaults(run=_shipped)
 
@@ -91,7 +92,7 @@ def _add_publishing(command: argparse.ArgumentParser) -> None:
 
 def _shipped(arguments: argparse.Namespace) -> int:
     names = arguments.only or shipped.NAMES
-    repository = Repository(arguments.out)
+    repository = Repository(arguments.out, private_key=arguments.sign)
     if arguments.dry_run:
         for name in names:
             print(f"dry run: {name} {shipped.state(repository, name)}")

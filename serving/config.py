@@ -45,6 +45,7 @@ class Settings(_Frozen):
     redis_url: str = Field("redis://127.0.0.1:6379", repr=False)  # may hold a password
     namespace: str = "ads"
     models: Path = Path("var/models")
+    models_public_key: Path | None = None  # file of the Ed25519 key that must have signed bundles
     policies: Path | None = None  # folder of the checks' policies; None: those of the package
     api_keys_file: Path | None = None
     extra_keys: tuple[ExtraKey, ...] = ()

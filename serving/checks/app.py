@@ -15,7 +15,7 @@ from ray import serve
 from redis.exceptions import RedisError
 
 from feature_store.errors import FeatureStoreError
-from serving import http
+from serving import bundles, http
 from serving.checks import forms
 from serving.checks.captions import add_caption_route
 from serving.checks.judge import PASSING, Judged
@@ -63,7 +63,7 @@ class ChecksDeployment:
         options = LlmOptions.model_validate(parsed.options)
         settings = self._replica.settings
         self._images = ImagePool(ENCODE_THREADS, max_pixels=settings.image_pixels)
-        encoder = ServedEncoder(settings.models, self._images, parsed.application)
+        encoder = ServedEncoder(bundles.repository(settings), self._images, parsed.application)
         self._bench = bench = await open_bench(self._replica, options, llm, encoder)
         self._worker = asyncio.create_task(bench.completer.run(bench.engine))
         self._watch = asyncio.create_task(bench.book.watch())

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from export import Repository
 from export.prompts import Renderer
 from feature_store import AsyncFeatureStore
 from feature_store.errors import FeatureStoreError
+from serving import bundles
 from serving.checks.cascade import Before, Cascade
 from serving.checks.completing import Completer, Records
 from serving.checks.flights import Reader
@@ -76,7 +76,7 @@ async def open_bench(
 
     Raises UnavailableError or ConfigurationError when something cannot be opened."""
     settings = replica.settings
-    repository = Repository(settings.models)
+    repository = bundles.repository(settings)
     bundle = await asyncio.to_thread(open_bundle, repository, options)
     own = Policy.of(bundle).checks
     try:

@@ -17,6 +17,7 @@ from export import Bundle, Repository
 from export.checks import Encoder
 from export.errors import ExportError
 from serving import frames
+from serving.config import CHECKS
 from serving.errors import NotFoundError, UnavailableError
 from serving.image import ImagePool, Target
 from serving.models.handles import ModelHandle
@@ -47,7 +48,7 @@ class Sight:
             self.blind = "the language model's bundle has no adapter: images are not looked at"
         self._name = encoder.name if encoder else "image_encoder"
         # Made with the adapter: without one there is nobody to ask.
-        self._handle = ModelHandle(self._name) if self._adapter else None
+        self._handle = ModelHandle(self._name, CHECKS) if self._adapter else None
         self._served: tuple[str, Target] | None = None  # version, and what its pixels must be
         self._kept: OrderedDict[bytes, Soft] = OrderedDict()
 

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from ray import serve
 
-from serving import http
+from serving import bundles, http
 from serving.config import AppArgs
 from serving.cores import available_cores
 from serving.deadline import from_header
@@ -63,7 +63,9 @@ class EncodeDeployment:
         self._replica = Replica.open(AppArgs.model_validate(args))
         settings = self._replica.settings
         images = ImagePool(available_cores(), max_pixels=settings.image_pixels)
-        self._encodes = Encodes(ServedEncoder(settings.models, images, "encode"), images)
+        self._encodes = Encodes(
+            ServedEncoder(bundles.repository(settings), images, "encode"), images
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create(self._replica, self._encodes)

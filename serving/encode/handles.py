@@ -8,7 +8,6 @@ call: rows of two versions never mix. When a version has been replaced, the next
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -116,7 +115,9 @@ async def served_versions(handles: Mapping[str, Handle]) -> dict[str, str]:
     return dict(zip(handles, found, strict=True))
 
 
-async def connect(models: Path, handles: Mapping[str, Handle], images: ImagePool) -> Encoder:
+async def connect(
+    repository: Repository, handles: Mapping[str, Handle], images: ImagePool
+) -> Encoder:
     """An encoder over the versions that are served now.
 
     Raises UnavailableError while a model application does not answer.
@@ -124,7 +125,6 @@ async def connect(models: Path, handles: Mapping[str, Handle], images: ImagePool
     versions = await served_versions(handles)
 
     def read() -> Towers:
-        repository = Repository(models)
         try:
             return towers({name: repository.open(name, versions[name]) for name in MODELS})
         except ExportError as error:
@@ -142,9 +142,9 @@ class ServedEncoder:
     """
 
     def __init__(
-        self, models: Path, images: ImagePool, handles: Mapping[str, Handle] | str
+        self, repository: Repository, images: ImagePool, handles: Mapping[str, Handle] | str
     ) -> None:
-        self._models = models
+        self._repository = repository
         self._images = images
         if isinstance(handles, str):
             handles = {name: ModelHandle(name, handles) for name in MODELS}
@@ -210,10 +210,10 @@ class ServedEncoder:
         """The encoder, opened anew if it is still `stale` or other versions serve by now."""
         async with self._lock:
             if self._encoder is None or self._encoder is stale:
-                self._encoder = await connect(self._models, self._handles, self._images)
+                self._encoder = await connect(self._repository, self._handles, self._images)
             elif time.monotonic() - self._checked > RECHECK_S:
                 if await served_versions(self._handles) != self._encoder.towers.versions:
-                    self._encoder = await connect(self._models, self._handles, self._images)
+                    self._encoder = await connect(self._repository, self._handles, self._images)
             else:
                 return self._encoder
             self._checked = time.monotonic()

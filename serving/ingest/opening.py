@@ -13,6 +13,7 @@ from redis.connection import parse_url
 from feature_store import AsyncFeatureStore
 from feature_store.address import parse
 from feature_store.errors import FeatureStoreError
+from serving import bundles
 from serving.checks.owed import Owed
 from serving.config import Settings
 from serving.encode.handles import ServedEncoder
@@ -36,7 +37,8 @@ async def open_indexer(settings: Settings) -> Indexer:
         kind = ConfigurationError if isinstance(error, ValueError) else UnavailableError
         raise kind(str(error)) from error
     images = ImagePool(IMAGE_THREADS, max_pixels=settings.image_pixels)
-    return Indexer(ServedEncoder(settings.models, images, "ingest"), Writer(stores), images)
+    encoder = ServedEncoder(bundles.repository(settings), images, "ingest")
+    return Indexer(encoder, Writer(stores), images)
 
 
 async def open_store(settings: Settings) -> AsyncFeatureStore:

@@ -17,6 +17,7 @@ from export import Bundle, Repository
 from export.checks import CHECKS_FILE, parse
 from export.errors import ExportError
 from export.prompts import Renderer, Words
+from serving import bundles
 from serving.config import AppArgs
 from serving.errors import ConfigurationError, ServingError
 from serving.llm.asks import Ask, Read, Shape
@@ -97,7 +98,7 @@ class LlmDeployment:
         options = LlmOptions.model_validate(parsed.options)
         os.nice(options.llm.nice)  # before its threads are made: they inherit it
         self._replica = Replica.open(parsed)
-        self._bundle = open_bundle(Repository(self._replica.settings.models), options)
+        self._bundle = open_bundle(bundles.repository(self._replica.settings), options)
         limits = Limits(options.llm.waiting, options.llm.waiting_tokens)
         self._engine = Engine(lambda: open_engine(self._bundle, options.llm, in_ray=True), limits)
         await self._engine.start()

@@ -12,8 +12,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
-from export import Repository
-from serving import rpc
+from serving import bundles, rpc
 from serving.batcher import Limits
 from serving.config import AppArgs
 from serving.models import routes
@@ -72,7 +71,7 @@ class ModelDeployment(ModelService):
         self._replica = Replica.open(parsed)
         self._calls = rpc.Calls(self._replica)
         self._model = Model(
-            Repository(self._replica.settings.models),
+            bundles.repository(self._replica.settings),
             options.model,
             options.runtime,
             options.limits,

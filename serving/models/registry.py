@@ -7,7 +7,6 @@ and versions loaded into and unloaded from the replicas that run.
 import asyncio
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from export import Repository
 from export.errors import ExportError
@@ -23,8 +22,8 @@ logger = logging.getLogger("tessera.models")
 class Registry:
     """The repository and the applications that serve from it."""
 
-    def __init__(self, models: Path, names: Sequence[str]) -> None:
-        self._repository = Repository(models)
+    def __init__(self, repository: Repository, names: Sequence[str]) -> None:
+        self._repository = repository
         self._handles = {name: ModelHandle(name) for name in names}
 
     async def silent(self) -> list[str]:

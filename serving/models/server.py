@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from tritonclient.grpc import service_pb2 as pb
 
-from serving import http, rpc
+from serving import bundles, http, rpc
 from serving.config import AppArgs
 from serving.models import describe, messages
 from serving.models.registry import Registry
@@ -55,7 +55,7 @@ class ServerDeployment:
         self._replica = Replica.open(parsed)
         self._calls = rpc.Calls(self._replica)
         models = ServerOptions.model_validate(parsed.options).models
-        self._registry = Registry(self._replica.settings.models, models)
+        self._registry = Registry(bundles.repository(self._replica.settings), models)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create(self._replica, self._registry)

@@ -31,21 +31,25 @@ class Bundles:
     checks: dict[str, str]
 
 
-def open_bundles(root: Path | str, *, llm: bool) -> Bundles:
+def open_bundles(root: Path | str, *, llm: bool, key: Path | None = None) -> Bundles:
     """What a repository holds. In a folder the reference bundles are made if missing or older than
-    the package, and a bundle made from another model is left alone; a URL is only read.
+    the package, and a bundle made from another model is left alone. A URL, or a folder whose
+    bundles must be signed, is only read.
 
-    llm: with the checks' language model. Raises MainJobError when they cannot be made,
-    ConfigurationError when a bundle is damaged, or missing behind a URL.
+    llm: with the checks' language model. key: public one that must have signed them all. Raises
+    MainJobError when they cannot be made, ConfigurationError when a bundle is damaged, not signed
+    by the key, or missing behind a URL.
     """
-    repository = Repository(root)
+    repository = Repository(root, public_key=key)
     wanted = (*REFERENCE_MODELS, CHECKS) if llm else REFERENCE_MODELS
     missing = sorted(set(wanted) - set(_names(repository)))
-    if isinstance(root, str):
+    if isinstance(root, str) or key is not None:
         if missing:
+            kind = "lies behind a URL" if key is None else "must be signed"
+            publish = f"python -m export shipped --out {root}{' --sign KEY' if key else ''}"
             raise ConfigurationError(
-                f"--models {root}: expected {', '.join(missing)}, which is not there; what lies "
-                f"behind a URL is only read: publish it (python -m export shipped --out {root})"
+                f"--models {root}: expected {', '.join(missing)}, which is not there; what {kind} "
+                f"is only read: publish it ({publish})"
             )
     # Also those made from older weights of the package: they would not fit each other any more.
     elif missing or os.access(root, os.W_OK):

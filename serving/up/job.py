@@ -59,7 +59,7 @@ def run(options: Options) -> int:
         signals.install()
         try:
             catalogue = inputs.open_creatives(options.creatives)
-            bundles = inputs.open_bundles(options.models, llm=options.llm)
+            bundles = inputs.open_bundles(options.models, llm=options.llm, key=options.models_key)
             lock = [stack.enter_context(locked(STORE))] if options.persist else []
             watch = stack.enter_context(watching(lock))
             store = stack.enter_context(_store(options, watch))
@@ -76,6 +76,8 @@ def run(options: Options) -> int:
             folder = stack.enter_context(_folder())
             watch.folder(folder)
             settings = overrides | {"models": str(options.models)}
+            if options.models_key is not None:
+                settings["models_public_key"] = str(options.models_key)
             cluster = stack.enter_context(running(layout, settings, folder))
             outcome = signals.run(_traffic(cluster, layout, catalogue, key, store))
             outcome = replace(

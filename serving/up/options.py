@@ -34,6 +34,7 @@ class Options:
     once: bool
     json: Path | None
     keys: Path | None
+    models_key: Path | None
     llm: bool
 
 
@@ -75,6 +76,9 @@ def check(arguments: argparse.Namespace) -> Options:
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise ConfigurationError(f"--json: no such folder: {arguments.json.absolute().parent}")
     models = check_models(arguments.models or settings.models)
+    models_key = settings.models_public_key
+    if models_key is not None and not models_key.is_file():
+        raise ConfigurationError(f"TESSERA_MODELS_PUBLIC_KEY: no such file: {models_key}")
     keys = settings.api_keys_file
     if keys is not None:
         read_keys(keys)
@@ -98,6 +102,7 @@ def check(arguments: argparse.Namespace) -> Options:
         once=arguments.once,
         json=arguments.json.absolute() if arguments.json else None,
         keys=keys.absolute() if keys else None,
+        models_key=models_key.absolute() if models_key else None,
         llm=not arguments.no_llm,
     )
 

@@ -50,7 +50,7 @@ async def served(
         near[name] = Near(Model(repository, name, Runtime("cpu", 1), Limits(rows=4)))
         await near[name].model.load()
     images = ImagePool(1)
-    yield ServedEncoder(repository.root, images, near), near, publish
+    yield ServedEncoder(repository, images, near), near, publish
     images.close()
     await asyncio.gather(*(handle.model.close() for handle in near.values()))
 
