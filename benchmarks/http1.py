@@ -1,8 +1,9 @@
 """An HTTP/1.1 client that costs little, so that a benchmark measures the server and not itself.
 
 In: one URL's host and port, and whole requests as bytes. Out: status and body. Connections are
-kept and reused; a request that finds none free opens another, as an open loop must. Only answers
-with a content length are read, which is what Serve and HAProxy send for whole bodies.
+kept and reused; a request that finds none free opens another, as an open loop must, up to MOST:
+HAProxy takes 4,096, and free ones that are kept would shut out those that wait to be taken. Only
+answers with a content length are read, which is what Serve and HAProxy send for whole bodies.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+MOST = 2048
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -25,6 +27,7 @@ class Http:
         if key:
             self._common += f"authorization: Bearer {key}\r\n"
         self._free: list[Connection] = []
+        self._slots = asyncio.Semaphore(MOST)
 
     def request(
         self, method: str, path: str, body: bytes = b"", kind: str = "application/json"
@@ -37,15 +40,23 @@ class Http:
 
     async def send(self, request: bytes) -> tuple[int, bytes]:
         """Status and body. A kept connection that the server has closed is replaced once."""
-        while self._free:
-            connection = self._free.pop()
-            try:
-                return await self._exchange(connection, request)
-            except (asyncio.IncompleteReadError, ConnectionError):
-                connection[1].close()
-        return await self._exchange(await asyncio.open_connection(*self._address), request)
+        async with self._slots:
+            while self._free:
+                try:
+                    return await self._exchange(self._free.pop(), request)
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    continue
+            return await self._exchange(await asyncio.open_connection(*self._address), request)
 
     async def _exchange(self, connection: Connection, request: bytes) -> tuple[int, bytes]:
+        """One request; a connection that does not answer it whole is closed."""
+        try:
+            return await self._answer(connection, request)
+        except BaseException:
+            connection[1].close()
+            raise
+
+    async def _answer(self, connection: Connection, request: bytes) -> tuple[int, bytes]:
         reader, writer = connection
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")

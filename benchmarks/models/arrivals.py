@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..load import Request
 
 SEED = 7
+GIVE_UP_S = 30.0
 
 
 @dataclass(slots=True)
@@ -51,7 +52,11 @@ async def arrive(call: Request, rate: float, seconds: float) -> Arrivals:
     begun = time.perf_counter() + 0.05
 
     async def one(number: int, due: float) -> None:
-        found.outcomes[number] = await call(number)
+        try:
+            async with asyncio.timeout(GIVE_UP_S):
+                found.outcomes[number] = await call(number)
+        except TimeoutError:
+            found.outcomes[number] = f"none in {GIVE_UP_S:.0f} s"
         found.latency_s[number] = time.perf_counter() - due
 
     async with asyncio.TaskGroup() as tasks:
