@@ -29,12 +29,13 @@ async def main() -> None:
     from serving.checks import opening
     from serving.checks.app import create
     from serving.llm.deployment import LlmOptions, open_engine, warm
-    from serving.llm.engine import Engine
+    from serving.llm.engine import Engine, Limits
     from serving.replica import Replica
 
     options = LlmOptions()
     bundle = Repository(os.environ["TESSERA_MODELS"]).open("checks")
-    engine = Engine(lambda: open_engine(bundle, options.llm), options.llm.waiting)
+    limits = Limits(options.llm.waiting, options.llm.waiting_tokens)
+    engine = Engine(lambda: open_engine(bundle, options.llm), limits)
     await warm(engine, bundle)
     replica = Replica.local("checks", "/v1/checks")
     bench = await opening.open_bench(replica, options, Handle(engine))

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,15 +116,21 @@ def ready(url: str) -> bool:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ctrl-C; what is left of the processes that it started is killed."""
+    """Ctrl-C; what is left after a while is killed: it would work on the next tests' store."""
     if process.poll() is not None:
         return
     started = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    process.wait(STOP_S)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_S)
     _, left = psutil.wait_procs(started, timeout=10)
     for one in left:
-        one.kill()
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(left, timeout=10)
 
 
 def test_every_application_of_the_manifest_answers(deployed: Deployed) -> None:
