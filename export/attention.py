@@ -11,6 +11,8 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from export.onnx_nodes import made_by, only_user
+
 _OPERATOR = "Attention"
 _HEADS_FIRST = [0, 2, 1, 3]
 
@@ -47,7 +49,7 @@ def _join_heads(graph: ir.Graph, node: ir.Node) -> None:
 
 def _before_split(value: ir.Value | None) -> ir.Value | None:
     """(B, T, H * D) of a (B, H, T, D) that was made by a reshape and a transposition of it."""
-    split = _made_by(_transposed(value), "Reshape")
+    split = made_by(_transposed(value), "Reshape")
     rows = None if split is None else split.inputs[0]
     if rows is None or value is None or value.shape is None or rows.shape is None:
         return None
@@ -57,10 +59,10 @@ def _before_split(value: ir.Value | None) -> ir.Value | None:
 
 def _after_join(node: ir.Node) -> ir.Value | None:
     """(B, T, H * D) that is all that is made of the heads."""
-    transposed = _only_user(node.outputs[0], "Transpose")
+    transposed = only_user(node.outputs[0], "Transpose")
     if transposed is None or not _is_heads_first(transposed):
         return None
-    joined = _only_user(transposed.outputs[0], "Reshape")
+    joined = only_user(transposed.outputs[0], "Reshape")
     if joined is None or joined.outputs[0].is_graph_output():
         return None
     shape = joined.outputs[0].shape
@@ -68,23 +70,13 @@ def _after_join(node: ir.Node) -> ir.Value | None:
 
 
 def _transposed(value: ir.Value | None) -> ir.Value | None:
-    node = _made_by(value, "Transpose")
+    node = made_by(value, "Transpose")
     return node.inputs[0] if node is not None and _is_heads_first(node) else None
 
 
 def _is_heads_first(node: ir.Node) -> bool:
     perm = node.attributes.get("perm")
     return perm is not None and list(perm.value) == _HEADS_FIRST
-
-
-def _made_by(value: ir.Value | None, operator: str) -> ir.Node | None:
-    node = None if value is None else value.producer()
-    return node if node is not None and node.op_type == operator else None
-
-
-def _only_user(value: ir.Value, operator: str) -> ir.Node | None:
-    users = [use.node for use in value.uses()]
-    return users[0] if len(users) == 1 and users[0].op_type == operator else None
 
 
 def _heads(value: ir.Value | None) -> int | None:

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from export.onnx_nodes import made_by, only_user
+
 Array = npt.NDArray[Any]
 _CHANNELS_FIRST, _ROWS = [0, 3, 1, 2], [0, 2, 1]
 _NAME = "patches"
@@ -89,12 +91,12 @@ def _join(graph: ir.Graph, convolution: ir.Node) -> bool:
 
 def _before(convolution: ir.Node) -> tuple[ir.Value | None, Array | None, Array | None]:
     """`pixels`, mean and std of Transpose(Div(Sub(Cast(pixels), mean), std)); None where absent."""
-    moved = _made_by(convolution.inputs[0], "Transpose")
+    moved = made_by(convolution.inputs[0], "Transpose")
     if moved is None or _perm(moved) != _CHANNELS_FIRST:
         return None, None, None
-    divided = _made_by(moved.inputs[0], "Div")
-    less = _made_by(divided.inputs[0], "Sub") if divided else None
-    cast = _made_by(less.inputs[0], "Cast") if less else None
+    divided = made_by(moved.inputs[0], "Div")
+    less = made_by(divided.inputs[0], "Sub") if divided else None
+    cast = made_by(less.inputs[0], "Cast") if less else None
     if divided is None or less is None or cast is None:
         return None, None, None
     pixels = cast.inputs[0]
@@ -105,8 +107,8 @@ def _before(convolution: ir.Node) -> tuple[ir.Value | None, Array | None, Array 
 
 def _after(convolution: ir.Node) -> ir.Value | None:
     """(B, patches, D), where that is all that is made of (B, D, rows, columns)."""
-    flat = _only_user(convolution.outputs[0], "Reshape")
-    moved = _only_user(flat.outputs[0], "Transpose") if flat else None
+    flat = only_user(convolution.outputs[0], "Reshape")
+    moved = only_user(flat.outputs[0], "Transpose") if flat else None
     if moved is None or _perm(moved) != _ROWS or moved.outputs[0].is_graph_output():
         return None
     return moved.outputs[0]
@@ -124,16 +126,6 @@ def _cuts(convolution: ir.Node, weight: Array) -> bool:
         and attributes.get_int("group", 1) == 1
         and attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
     )
-
-
-def _made_by(value: ir.Value | None, operator: str) -> ir.Node | None:
-    node = None if value is None else value.producer()
-    return node if node is not None and node.op_type == operator else None
-
-
-def _only_user(value: ir.Value, operator: str) -> ir.Node | None:
-    users = [use.node for use in value.uses()]
-    return users[0] if len(users) == 1 and users[0].op_type == operator else None
 
 
 def _perm(node: ir.Node) -> list[int]:
