@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from feature_store.ports import free_port
+from tests.serving.cascade_support import add_towers
 from tests.serving.checks_support import Parts, open_parts, words_repository
 from tests.serving.support import System, start_up, wait_for_file, write_creatives
 
@@ -88,3 +89,15 @@ async def parts(
     monkeypatch.setenv("TESSERA_MODELS", str(checks_models))
     async with open_parts(checks_models) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of a module's own that `revision` adds towers to."""
+    return words_repository(tmp_path_factory.mktemp("checks"))
+
+
+@pytest.fixture(scope="module")
+def revision(models: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The revision of the towers of words in `models`."""
+    return add_towers(models, tmp_path_factory.mktemp("towers"))

@@ -15,25 +15,14 @@ from serving.errors import UnavailableError
 from tests.serving.cascade_support import (
     D,
     WordTowers,
-    add_towers,
     probe,
     probes,
     vector_of,
     write_policy,
 )
-from tests.serving.checks_support import Parts, open_parts, until, words_repository
+from tests.serving.checks_support import Parts, open_parts, until
 
 LONG = "warm wool for cold days in all sizes with free returns for thirty days made in small runs"
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return words_repository(tmp_path_factory.mktemp("checks"))
-
-
-@pytest.fixture(scope="module")
-def revision(models: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return add_towers(models, tmp_path_factory.mktemp("towers"))
 
 
 @pytest.fixture

@@ -17,20 +17,10 @@ from serving.checks.onboarding.fitting import Line
 from serving.checks.onboarding.service import Service
 from serving.checks.policy_file import Thresholds, parse
 from serving.errors import ConfigurationError, MainJobError
-from tests.serving.cascade_support import WordTowers, add_towers, vector_of, write_policy
-from tests.serving.checks_support import Parts, open_parts, words_repository
+from tests.serving.cascade_support import WordTowers, vector_of, write_policy
+from tests.serving.checks_support import Parts, open_parts
 
 WORDS = ("wool", "silk", "hat", "lamp", "chair", "green", "warm", "new", "small", "sale", "light")
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return words_repository(tmp_path_factory.mktemp("checks"))
-
-
-@pytest.fixture(scope="module")
-def revision(models: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return add_towers(models, tmp_path_factory.mktemp("towers"))
 
 
 @pytest.fixture

@@ -10,18 +10,8 @@ import numpy as np
 import pytest
 
 from feature_store import Flag, Status
-from tests.serving.cascade_support import WordTowers, add_towers, vector_of, write_policy
-from tests.serving.checks_support import Parts, open_parts, words_repository
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return words_repository(tmp_path_factory.mktemp("checks"))
-
-
-@pytest.fixture(scope="module")
-def revision(models: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return add_towers(models, tmp_path_factory.mktemp("towers"))
+from tests.serving.cascade_support import WordTowers, vector_of, write_policy
+from tests.serving.checks_support import Parts, open_parts
 
 
 @pytest.fixture
