@@ -1,6 +1,6 @@
 /* The lookup's inner loops in C, for services where microseconds count: the module, and commands.
  *
- * In: buffers of numpy arrays. Out: MGET commands, ids grouped by hash tag; _talk.c sends and
+ * In: buffers of numpy arrays. Out: commands, ids grouped by hash tag; _talk.c sends and
  * decodes, _near.c reads the near cache's table. Everything here has a numpy twin (keys.py,
  * rows.py and record.py, near.py) that gives the same answers and is used where this is not built;
  * one test suite runs on both. Only for little-endian machines.
@@ -9,59 +9,124 @@
 
 #define TAGS 64
 #define PREFIX 96 /* a namespace of 64 characters, and what stands around it */
+#define KEY_END 4 /* the tag and a brace */
 
 static inline unsigned tag_of(uint64_t id) { return (unsigned)((id * GOLDEN) >> 58); }
 
-/* "*<elements>\r\n$4\r\nMGET\r\n" of a group; its length. */
-static int heading(char *at, int64_t group) {
-    return sprintf(at, "*%lld\r\n$4\r\nMGET\r\n", (long long)(group / 2 + group % 2 + 1));
+struct request { /* ids in an order, in groups, and what their commands are made of */
+    Py_buffer v[6]; /* ids, order, groups, prefix, tags, tail */
+    const int64_t *order, *groups;
+    int64_t all;
+    Py_ssize_t count, size; /* groups, bytes of the prefix */
+    char prefix[PREFIX];
+};
+
+/* Take (ids, order, groups, prefix, tags, tail) and make room for commands: rows of `width` bytes
+ * beside the prefix, groups of `head` bytes beside their rows and tail. NULL with an error set.
+ * order: int64 positions in ids, or None; groups: int64, twice the number of ids, plus one where
+ * the pointer (tail) is read along; None is one group of all, with the pointer. */
+static PyObject *open_request(struct request *r, PyObject *const *args, int width, int head) {
+    Py_buffer *v = r->v;
+    if (acquire(args, v, 6, 6) < 0) return NULL;
+    Py_ssize_t n = v[0].len / 8, left = v[1].buf ? v[1].len / 8 : n, room = PREFIX;
+    r->order = v[1].buf, r->all = 2 * n + 1, r->groups = v[2].buf ? v[2].buf : &r->all;
+    r->count = v[2].buf ? v[2].len / 8 : 1, r->size = v[3].len;
+    if (v[4].len < 3 * TAGS || r->size > PREFIX) return too_small(v, 6);
+    memset(r->prefix, 0, PREFIX);
+    memcpy(r->prefix, v[3].buf, r->size);
+    for (Py_ssize_t g = 0; g < r->count; g++) {
+        left -= r->groups[g] / 2;
+        if (r->groups[g] < 0 || left < 0) return too_small(v, 6);
+        room += head + r->groups[g] / 2 * (r->size + width) + r->groups[g] % 2 * v[5].len;
+    }
+    for (Py_ssize_t k = 0; r->order && k < v[1].len / 8; k++)
+        if ((uint64_t)r->order[k] >= (uint64_t)n) return too_small(v, 6);
+    PyObject *out = PyBytes_FromStringAndSize(NULL, room);
+    if (out == NULL) release(v, 6);
+    return out;
+}
+
+/* The commands end here; what was too much room stays behind the end. */
+static PyObject *close_request(struct request *r, PyObject *out, char *at) {
+    *at = 0;
+    Py_SET_SIZE(out, at - PyBytes_AS_STRING(out));
+    release(r->v, 6);
+    return out;
+}
+
+static inline uint64_t id_at(const struct request *r, Py_ssize_t k) {
+    return load64((const char *)r->v[0].buf + 8 * (r->order ? r->order[k] : k));
+}
+
+/* Prefix, tag and brace of an id's key; where it goes on. */
+static inline char *begin_key(const struct request *r, char *at, uint64_t id) {
+    memcpy(at, r->prefix, 32); /* of a fixed size, as most prefixes are shorter */
+    if (r->size > 32) memcpy(at + 32, r->prefix + 32, PREFIX - 32);
+    at += r->size;
+    memcpy(at, (const char *)r->v[4].buf + 3 * tag_of(id), 3);
+    at[3] = '}';
+    return at + KEY_END;
+}
+
+static inline char *end_group(const struct request *r, char *at, int64_t group) {
+    if (group % 2 == 0) return at;
+    memcpy(at, r->v[5].buf, r->v[5].len);
+    return at + r->v[5].len;
 }
 
 /* mget(ids, order, groups, prefix, tags, tail) -> bytes: a MGET per group of the ids in an order.
- * order: int64 positions in ids, or None; groups: int64, twice the number of ids, plus one where
- * the pointer (tail, one more element) is read along; None is one group of all, with the pointer.
- * prefix: "$<length>\r\n<ns>:r<version>{"; tags: 64 x 3 bytes. */
+ * prefix: "$<length>\r\n<ns>:r<version>{"; tags: 64 x 3 bytes; tail: the pointer's key. */
 static PyObject *mget(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
-    Py_buffer v[6];
-    char prefix[PREFIX] = {0}, head[40];
+    struct request r;
     if (nargs != 6) return PyErr_Format(PyExc_TypeError, "mget takes 6 arguments");
-    if (acquire(args, v, 6, 6) < 0) return NULL;
-    Py_ssize_t n = v[0].len / 8, size = v[3].len, width = size + 3 + 1 + 8 + 2;
-    const int64_t *order = v[1].buf, all = 2 * n + 1, *groups = v[2].buf ? v[2].buf : &all;
-    Py_ssize_t count = v[2].buf ? v[2].len / 8 : 1, left = order ? v[1].len / 8 : n, room = 0;
-    if (v[4].len < 3 * TAGS || size > PREFIX) return too_small(v, 6);
-    memcpy(prefix, v[3].buf, size);
-    for (Py_ssize_t g = 0; g < count; g++) {
-        left -= groups[g] / 2;
-        if (groups[g] < 0 || left < 0) return too_small(v, 6);
-        room += heading(head, groups[g]) + groups[g] / 2 * width + groups[g] % 2 * v[5].len;
-    }
-    for (Py_ssize_t k = 0; order && k < v[1].len / 8; k++)
-        if ((uint64_t)order[k] >= (uint64_t)n) return too_small(v, 6);
-    PyObject *out = PyBytes_FromStringAndSize(NULL, room + PREFIX);
-    if (out == NULL) goto done;
+    PyObject *out = open_request(&r, args, KEY_END + 8 + 2, 40);
+    if (out == NULL) return NULL;
     char *at = PyBytes_AS_STRING(out);
-    for (Py_ssize_t g = 0, k = 0; g < count; g++) {
-        Py_ssize_t stop = k + groups[g] / 2;
-        at += heading(at, groups[g]);
+    for (Py_ssize_t g = 0, k = 0; g < r.count; g++) {
+        int64_t group = r.groups[g];
+        Py_ssize_t stop = k + group / 2;
+        at += sprintf(at, "*%lld\r\n$4\r\nMGET\r\n", (long long)(group / 2 + group % 2 + 1));
         for (; k < stop; k++) {
-            uint64_t id = load64((const char *)v[0].buf + 8 * (order ? order[k] : k));
-            memcpy(at, prefix, 32); /* of a fixed size, as most prefixes are shorter */
-            if (size > 32) memcpy(at + 32, prefix + 32, PREFIX - 32);
-            at += size;
-            memcpy(at, (const char *)v[4].buf + 3 * tag_of(id), 3);
-            at[3] = '}';
-            memcpy(at + 4, &id, 8);
-            memcpy(at + 12, "\r\n", 2);
-            at += 14;
+            uint64_t id = id_at(&r, k);
+            at = begin_key(&r, at, id);
+            memcpy(at, &id, 8);
+            memcpy(at + 8, "\r\n", 2);
+            at += 10;
         }
-        if (groups[g] % 2) memcpy(at, v[5].buf, v[5].len), at += v[5].len;
+        at = end_group(&r, at, group);
     }
-    Py_SET_SIZE(out, room); /* the slack stays behind the end */
-    PyBytes_AS_STRING(out)[room] = 0;
-done:
-    release(v, 6);
-    return out;
+    return close_request(&r, out, at);
+}
+
+/* hgets(ids, order, groups, prefix, tags, tail, bits) -> bytes: a HGET per id, see buckets.py.
+ * prefix: a HGET up to its key's "{"; tail: the pointer's GET; bits: 0..24. */
+static PyObject *hgets(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    struct request r;
+    if (nargs != 7) return PyErr_Format(PyExc_TypeError, "hgets takes 7 arguments");
+    long bits = PyLong_AsLong(args[6]);
+    if (PyErr_Occurred()) return NULL;
+    if (bits < 0 || bits > 24) return PyErr_Format(PyExc_ValueError, "bits must be 0..24");
+    PyObject *out = open_request(&r, args, KEY_END + 3 + 2 + 4 + 8 + 2, 0);
+    if (out == NULL) return NULL;
+    char *at = PyBytes_AS_STRING(out);
+    for (Py_ssize_t g = 0, k = 0; g < r.count; g++) {
+        Py_ssize_t stop = k + r.groups[g] / 2;
+        for (; k < stop; k++) {
+            uint64_t id = id_at(&r, k), bucket = (id * GOLDEN << 6) >> 6 >> (58 - bits);
+            int width = 1;
+            while (width < 8 && id >> (8 * width)) width++;
+            at = begin_key(&r, at, id);
+            memcpy(at, &bucket, 3);
+            memcpy(at + 3, "\r\n$0\r\n", 6);
+            at[6] = (char)('0' + width);
+            memcpy(at + 9, &id, 8);
+            at += 9 + width;
+            memcpy(at, "\r\n", 2);
+            at += 2;
+        }
+        at = end_group(&r, at, r.groups[g]);
+    }
+    return close_request(&r, out, at);
 }
 
 /* split(ids, owner, order, groups, spans): ids by the node that owns them, then by tag.
@@ -114,6 +179,7 @@ static PyObject *lowest(PyObject *self, PyObject *ids) {
     {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, text}
 static PyMethodDef methods[] = {
     METHOD("mget", mget, "MGETs of records."),
+    METHOD("hgets", hgets, "HGETs of records in buckets."),
     METHOD("split", split, "Order ids by node and tag."),
     METHOD("rows", scan_rows, "Decode the reply of MGETs."),
     METHOD("talk", talk, "Send MGETs, receive and decode."),
@@ -123,8 +189,14 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int add_interface(PyObject *module) {
+    return PyModule_AddIntConstant(module, "INTERFACE", INTERFACE);
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, (void *)add_interface}, {0, NULL}};
+
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_fast", "Inner loops of the lookup.", 0, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_fast", "Inner loops of the lookup.", 0, methods, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__fast(void) {

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#define INTERFACE 2 /* as in compiled.py: what a file built from older sources is told by */
 #define GOLDEN 0x9E3779B97F4A7C15ULL
 #define CODES_BYTES 12
 
@@ -42,8 +43,8 @@ static inline PyObject *too_small(Py_buffer *views, int count) {
     return NULL;
 }
 
-#define LOT 9   /* ids, order, groups, index, codes, flags, status, state, version */
-#define VIEWS 8 /* all of them but the version */
+#define LOT 10  /* ids, order, groups, index, codes, flags, status, state, version, bare */
+#define VIEWS 8 /* all of them but the last two */
 
 enum { GOING = 0, DONE = 1, UNUSUAL = 2, CLOSED = 3, LATE = 4, FAILED = 5, SURPLUS = 6 };
 /* as in compiled.py */
@@ -62,6 +63,7 @@ struct lot {
     Py_ssize_t ids, rows, count, out; /* rows asked for, groups, rows of the answer */
     struct state *state;
     unsigned version;
+    int bare; /* values without an array around a group: replies of HGETs, not of MGETs */
 };
 
 /* _rows.c */

@@ -1,4 +1,4 @@
-/* Decodes the replies of MGETs straight from the server's bytes, as they arrive.
+/* Decodes the replies of MGETs, or of HGETs, straight from the server's bytes, as they arrive.
  *
  * In: a "lot": the ids that were asked for, the answer's arrays, and a state that says how far
  * decoding has come. Out: rows verified and in their places. What is out of the ordinary is left to
@@ -31,8 +31,10 @@ static inline int judge(const uint8_t *record, uint64_t id, unsigned version) {
 
 /* Take a lot's views; 0 on success. */
 int open_lot(struct lot *lot, PyObject *const *args) {
-    long version = PyLong_AsLong(args[LOT - 1]);
-    if (PyErr_Occurred() || acquire(args, lot->v, VIEWS, 4) < 0) return -1;
+    long version = PyLong_AsLong(args[LOT - 2]);
+    if (PyErr_Occurred()) return -1;
+    lot->bare = PyObject_IsTrue(args[LOT - 1]);
+    if (lot->bare < 0 || acquire(args, lot->v, VIEWS, 4) < 0) return -1;
     Py_buffer *v = lot->v;
     lot->order = v[1].buf, lot->groups = v[2].buf, lot->index = v[3].buf;
     lot->state = v[7].buf;
@@ -70,7 +72,7 @@ static int header(const uint8_t *at, int64_t size, int64_t number) {
     return size < length ? 0 : length;
 }
 
-/* Decode what has come. The reply is that of the lot's MGETs. */
+/* Decode what has come. The reply is that of the lot's commands. */
 int64_t decode(struct lot *lot, const uint8_t *reply) {
     struct state *s = lot->state;
     int64_t end = s->end;
@@ -78,9 +80,11 @@ int64_t decode(struct lot *lot, const uint8_t *reply) {
     for (; s->group < lot->count; s->group++, s->begun = 0) {
         int64_t group = lot->groups ? lot->groups[s->group] : lot->all;
         if (!s->begun) {
-            int size = header(reply + s->at, end - s->at, group / 2 + group % 2);
-            if (size <= 0) return size ? UNUSUAL : GOING;
-            s->at += size;
+            if (!lot->bare) {
+                int size = header(reply + s->at, end - s->at, group / 2 + group % 2);
+                if (size <= 0) return size ? UNUSUAL : GOING;
+                s->at += size;
+            }
             s->left = group / 2;
             s->begun = 1;
         }

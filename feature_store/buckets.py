@@ -74,7 +74,7 @@ class Commands:
     """One HGET per id, as RESP. `payload(part)` is that of some rows."""
 
     def __init__(self, keys: Keys, ids: NDArray[np.int64], version: int, bits: int) -> None:
-        head = b"*3\r\n$4\r\nHGET\r\n" + element(keys, version, bits, b"\0" * SUFFIX)
+        head = _HGET + element(keys, version, bits, b"\0" * SUFFIX)
         row = np.frombuffer(head + b"$0\r\n" + b"\0" * (_ID_BYTES + 2), np.uint8)
         hashed = hash_ids(ids)
         n, field_at = len(ids), len(head) + 4
@@ -97,6 +97,7 @@ class Commands:
         return packed
 
 
+_HGET = b"*3\r\n$4\r\nHGET\r\n"
 _TAGS = np.array([list(tag.encode()) for tag in tags()], np.uint8)
 
 
@@ -104,6 +105,11 @@ def element(keys: Keys, version: int, bits: int, suffix: bytes) -> bytes:
     """A bucket's key as an element of a command; its tag is to be filled in."""
     name = prefix(keys, version) + b"%02x{___}" % bits + suffix
     return b"$%d\r\n%b\r\n" % (len(name), name)
+
+
+def command_prefix(keys: Keys, version: int, bits: int) -> bytes:
+    """What HGETs of a version begin with, up to their keys' tags."""
+    return _HGET + element(keys, version, bits, b"\0" * SUFFIX)[: -SUFFIX - 6]
 
 
 def fill_key(raw: NDArray[np.uint8], end: int, hashed: U64, bits: int) -> None:

@@ -10,12 +10,15 @@ from typing import Protocol, cast
 
 # What `rows` answers, and what became of a job of `talk`.
 GOING, DONE, UNUSUAL, CLOSED, LATE, FAILED, SURPLUS = range(7)
+_INTERFACE = 2  # as in _fast.h
 
 
 class Fast(Protocol):
     """What `_fast` has; its sources say what the arguments are."""
 
     def mget(self, *arguments: object) -> bytes: ...
+
+    def hgets(self, *arguments: object) -> bytes: ...
 
     def split(self, *arguments: object) -> None: ...
 
@@ -31,11 +34,12 @@ class Fast(Protocol):
 
 
 def load() -> Fast | None:
-    """The module, if it is there."""
+    """The module, if it is there and was built from these sources."""
     try:
-        return cast(Fast, import_module("feature_store._fast"))
+        module = import_module("feature_store._fast")
     except ImportError:
         return None
+    return cast(Fast, module) if getattr(module, "INTERFACE", 1) == _INTERFACE else None
 
 
 fast: Fast | None = load()

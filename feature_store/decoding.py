@@ -1,4 +1,4 @@
-"""One node's share of a lookup: its MGETs, and the rows out of their replies.
+"""One node's share of a lookup: its MGETs or HGETs, and the rows out of their replies.
 
 In: what is asked, and which part of it a node owns. Out: a call, and later its rows in their
 places. The compiled reader decodes as bytes arrive; what is unusual goes to the numpy reader,
@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import compiled
-from .bucket_reading import Hgets
-from .buckets import bucket, field
+from .bucket_reading import BucketRows
+from .buckets import Commands, bucket, command_prefix, field
 from .compiled import DONE, GOING, Fast
 from .keys import Keys, tag_of
+from .layout import Bits
 from .ops import Call, Node, Outcome
 from .reading import Asked, lose, place
 from .record import hash_ids
 from .rows import RowsReader
 from .wire import SLACK, command
 
-_STATE = struct.Struct("<10q24s")  # struct state in _talk.c
+_STATE = struct.Struct("<10q24s")  # struct state in _fast.h
 _GOT = struct.Struct("<3q24s")
 _GOT_AT = _STATE.size - _GOT.size
 _ROW = 31
@@ -32,7 +33,7 @@ _HEADER = 24
 
 @dataclass(slots=True)
 class Share:
-    """Rows that one node is asked for: one MGET per group."""
+    """Rows that one node is asked for, in groups: one MGET each, or HGETs that go together."""
 
     node: Node
     order: NDArray[np.intp] | None = None  # (r,) positions in the ids; None: all
@@ -42,7 +43,7 @@ class Share:
 class CompiledReader:
     """Decodes rows straight into the answer."""
 
-    __slots__ = ("_lot", "_rows", "careful", "counts", "room", "state")
+    __slots__ = ("_bits", "_lot", "_rows", "careful", "counts", "room", "state")
 
     def __init__(self, fast: Fast, asked: Asked, share: Share) -> None:
         answer = asked.answer
@@ -50,7 +51,9 @@ class CompiledReader:
         self._lot = (
             *(asked.ids, share.order, share.groups, asked.index),
             *(answer.codes, answer.flags, answer.status, self.state, asked.number),
+            asked.bits is not None,
         )
+        self._bits = asked.bits
         self._rows = fast.rows
         self.careful: RowsReader | None = None
         rows, groups = (
@@ -66,7 +69,7 @@ class CompiledReader:
             result = self._rows(*self._lot, buffer, end)
             if result in (DONE, GOING):
                 return result == DONE
-            self.careful = numpy_reader(len(self._lot[0]), self.counts)
+            self.careful = numpy_reader(len(self._lot[0]), self.counts, self._bits)
         return self.careful.scan(buffer, end)
 
     def job(self, descriptor: int, payload: bytes, buffer: bytearray) -> tuple[object, ...]:
@@ -88,34 +91,18 @@ class CompiledReader:
 
 def call_of(keys: Keys, asked: Asked, share: Share) -> Call:
     """What to send to a share's node, and who reads the reply."""
-    if asked.bits is not None:
-        return _hgets(keys, asked, share, asked.bits)
     fast = compiled.fast
-    if fast is not None:
-        reader = CompiledReader(fast, asked, share)
-        payload = fast.mget(
-            *(asked.ids, share.order, share.groups),
-            *(keys.element_prefix(asked.number), keys.tag_bytes, keys.pointer_element),
-        )
-        return Call(share.node, payload, reader)
-    return Call(
-        share.node, commands(keys, asked, share), numpy_reader(len(asked.ids), share.groups)
-    )
-
-
-def _hgets(keys: Keys, asked: Asked, share: Share, bits: int) -> Call:
-    ids = asked.ids if share.order is None else asked.ids[share.order]
-    hgets = Hgets(keys, ids, asked.number, bits)
-    groups = _groups(asked, share)
-    counts, pointed = groups // 2, groups % 2
-    stops = np.cumsum(counts)
-    parts = [
-        (slice(stop - count, stop), first > 0)
-        for stop, count, first in zip(
-            stops.tolist(), counts.tolist(), pointed.tolist(), strict=True
-        )
-    ]
-    return Call(share.node, hgets.payload(parts), hgets.reader((counts + pointed).tolist()))
+    if fast is None:
+        reader = numpy_reader(len(asked.ids), share.groups, asked.bits)
+        return Call(share.node, commands(keys, asked, share), reader)
+    rows = (asked.ids, share.order, share.groups)
+    if asked.bits is None:
+        prefix = keys.element_prefix(asked.number)
+        payload = fast.mget(*rows, prefix, keys.tag_bytes, keys.pointer_element)
+    else:
+        prefix = command_prefix(keys, asked.number, asked.bits)
+        payload = fast.hgets(*rows, prefix, keys.tag_bytes, keys.pointer_command, asked.bits)
+    return Call(share.node, payload, CompiledReader(fast, asked, share))
 
 
 def one(keys: Keys, asked: Asked, ad_id: int) -> bytes:
@@ -130,25 +117,32 @@ def _groups(asked: Asked, share: Share) -> NDArray[np.int64]:
 
 
 def commands(keys: Keys, asked: Asked, share: Share) -> bytes:
-    """The share's MGETs, made with numpy."""
+    """The share's commands, made with numpy."""
     ids = asked.ids if share.order is None else asked.ids[share.order]
-    elements = keys.elements(ids, tag_of(hash_ids(ids)), asked.number)
+    bits = asked.bits
+    if bits is None:
+        elements = keys.elements(ids, tag_of(hash_ids(ids)), asked.number)
+    else:
+        hgets = Commands(keys, ids, asked.number, bits)
     parts, at = [], 0
     for group in _groups(asked, share).tolist():
         count, pointed = divmod(group, 2)
-        parts.append(b"*%d\r\n$4\r\nMGET\r\n" % (count + pointed + 1))
-        parts.append(elements[at : at + count].tobytes())
+        rows = slice(at, at + count)
+        if bits is None:
+            parts.append(b"*%d\r\n$4\r\nMGET\r\n" % (count + pointed + 1))
+        parts.append(elements[rows].tobytes() if bits is None else hgets.payload(rows))
         if pointed:
-            parts.append(keys.pointer_element)
+            parts.append(keys.pointer_element if bits is None else keys.pointer_command)
         at += count
     return b"".join(parts)
 
 
-def numpy_reader(n: int, groups: NDArray[np.int64] | None) -> RowsReader:
+def numpy_reader(n: int, groups: NDArray[np.int64] | None, bits: Bits) -> RowsReader:
     """The reader of a share's replies; n ids, if they are one group."""
+    kind = RowsReader if bits is None else BucketRows
     if groups is None:
-        return RowsReader([n + 1])
-    return RowsReader((groups // 2 + groups % 2).tolist())
+        return kind([n + 1])
+    return kind((groups // 2 + groups % 2).tolist())
 
 
 @dataclass(frozen=True, slots=True)

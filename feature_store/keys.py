@@ -59,6 +59,7 @@ class Keys:
         first = tags()[0]
         self.pointer = f"{namespace}:v{{{first}}}".encode()
         self.pointer_element = b"$%d\r\n%b\r\n" % (len(self.pointer), self.pointer)
+        self.pointer_command = b"*2\r\n$3\r\nGET\r\n" + self.pointer_element
         self.registry = f"{namespace}:versions{{{first}}}".encode()
         self.loads = f"{namespace}:loads{{{first}}}".encode()
         width = len(namespace) + 19

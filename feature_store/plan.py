@@ -1,10 +1,10 @@
 """How much hardware a catalogue and its traffic need, from measured constants.
 
-In: ads, lookups per second, ids per lookup, a layout. Out: memory, shards, network, server CPU. The
-constants were measured with Valkey 9.1 and this package's records at a million ads with random
-53-bit ids (docs/decisions/0010-record-and-keys.md and 0017-compact-layout.md say how; Redis 7.0
-takes 121 bytes a record where Valkey takes 90, and 42 where it takes 38). A plan is a start, not
-a promise: measure there.
+In: ads, lookups per second, ids per lookup, a layout. Out: memory, shards, network, server CPU, and
+the constants that they follow from. Those are of Valkey 9.1 and this package's records at a million
+ads with random 53-bit ids, as `python -m benchmarks memory` found them on an idle machine of two
+virtual cores; it measures them anew elsewhere. Redis 7.0 takes 121 bytes a record where Valkey takes
+90, 42 where it takes 38, and a lookup 12 to 18 us more. A plan is a start, not a promise.
 """
 
 import math
@@ -30,8 +30,8 @@ class Costs:
 
 
 COSTS: dict[Name, Costs] = {
-    "default": Costs(90.0, 9.0, 0.56, 29, 31),
-    "compact": Costs(38.0, 15.0, 1.0, 53, 31),
+    "default": Costs(90.0, 14.0, 0.61, 29, 31),
+    "compact": Costs(38.0, 31.0, 1.08, 53, 31),
 }
 
 
@@ -53,6 +53,7 @@ class Plan:
     server_cores: float
     request_mb_s: float
     reply_mb_s: float
+    costs: Costs
 
 
 def plan(ads: float, qps: float, ids: float, versions: int = 2, layout: Name = "default") -> Plan:
@@ -86,6 +87,7 @@ def plan(ads: float, qps: float, ids: float, versions: int = 2, layout: Name = "
         server_cores=_cores(costs, qps, ids, shards),
         request_mb_s=qps * ids * costs.request_bytes / 1e6,
         reply_mb_s=qps * ids * costs.reply_bytes / 1e6,
+        costs=costs,
     )
 
 

@@ -131,10 +131,12 @@ def test_plan_needs_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["memory_gb"] == pytest.approx(90, rel=0.05)  # two versions of 90 bytes an ad
     assert plan["shards_for_memory"] == 7  # of 24 GB, 60% full
     assert plan["shards"] <= 64
-    # 25 million ids per second at 0.56 us each, and 9 us per lookup and shard
-    cores = 50_000 * (500 * 0.56 + plan["shards"] * 9) / 1e6
-    assert plan["server_cores"] == pytest.approx(cores)
-    assert plan["copies"] * plan["shards"] * 0.6 >= cores
+    for found in (plan, compact):  # 25 million ids per second, and 50,000 lookups a shard
+        costs = found["costs"]
+        cores = 0.05 * (500 * costs["id_us"] + found["shards"] * costs["lookup_us"])
+        assert found["server_cores"] == pytest.approx(cores)
+        assert found["copies"] * found["shards"] * 0.6 >= cores
+    assert (plan["costs"]["id_us"], compact["costs"]["id_us"]) == (0.61, 1.08)
     assert plan["reply_mb_s"] == pytest.approx(775)
     for ads in ("-1", "nan", "1e12"):
         assert main(["plan", "--ads", ads, "--qps", "1", "--ids", "1"]) == 2

@@ -29,8 +29,11 @@ ids_ = st.lists(st.integers(1, 2**63 - 1), max_size=30)
 NODE = Node("nowhere", 1)
 
 
-def asked_of(ids: list[int], number: int = 1) -> Asked:
-    return Asked(np.array(ids, np.int64), number, None, blank(len(ids)))
+layouts_ = st.sampled_from([None, 4, 9, 24])  # bucket bits; None: a key per record
+
+
+def asked_of(ids: list[int], number: int = 1, bits: int | None = None) -> Asked:
+    return Asked(np.array(ids, np.int64), number, bits, blank(len(ids)))
 
 
 @st.composite
@@ -41,17 +44,19 @@ def topologies(draw: st.DrawFn) -> Topology:
 
 
 @settings(deadline=None)
-@given(ids_, st.integers(0, 65535), st.sampled_from(["a", "some.name", "n" * 64]))
-def test_commands_are_the_same(ids: list[int], number: int, namespace: str) -> None:
+@given(ids_, st.integers(0, 65535), st.sampled_from(["a", "some.name", "n" * 64]), layouts_)
+def test_commands_are_the_same(
+    ids: list[int], number: int, namespace: str, bits: int | None
+) -> None:
     keys = Keys(namespace)
-    asked = asked_of(ids, number)
+    asked = asked_of(ids, number, bits)
     assert call_of(keys, asked, Share(NODE)).payload == commands(keys, asked, Share(NODE))
 
 
 @settings(deadline=None)
-@given(ids_, topologies())
-def test_ids_are_shared_out_the_same(ids: list[int], topology: Topology) -> None:
-    asked = asked_of(ids)
+@given(ids_, topologies(), layouts_)
+def test_ids_are_shared_out_the_same(ids: list[int], topology: Topology, bits: int | None) -> None:
+    asked = asked_of(ids, bits=bits)
     keys = Keys("ads")
     shares, lost = shares_of(topology, asked.ids)
     payloads = [call_of(keys, asked, share).payload for share in shares]
@@ -85,7 +90,7 @@ def replies(draw: st.DrawFn) -> tuple[Asked, Share, bytes]:
     """What is asked, in groups, and a reply: records, misses, other ids, other sizes, damage."""
     ids = draw(ids_)
     n = len(ids)
-    asked = asked_of(ids)
+    asked = asked_of(ids, bits=draw(layouts_))
     share = Share(NODE)
     groups = [2 * n + 1]
     order = list(range(n))
@@ -102,20 +107,26 @@ def replies(draw: st.DrawFn) -> tuple[Asked, Share, bytes]:
     parts, at = [], 0
     for group in groups:
         count, pointed = divmod(group, 2)
-        if draw(st.integers(0, 15)) == 0:
-            parts.append(b"-MOVED 12 127.0.0.1:7000\r\n")
-            at += count
-            continue
-        parts.append(b"*%d\r\n" % (count + pointed))
+        if asked.bits is None:
+            if draw(st.integers(0, 15)) == 0:
+                parts.append(b"-MOVED 12 127.0.0.1:7000\r\n")
+                at += count
+                continue
+            parts.append(b"*%d\r\n" % (count + pointed))
+        kinds = ["hit"] * 6 + ["miss", "mark", "version", "id", "size"]
+        if asked.bits is not None and draw(st.integers(0, 7)) == 0:
+            kinds += ["error"]
         for ad_id in [*(ids[i] for i in order[at : at + count]), *[0] * pointed]:
-            kind = draw(st.sampled_from(["hit"] * 6 + ["miss", "mark", "version", "id", "size"]))
+            kind = draw(st.sampled_from(kinds))
             seed = draw(st.integers(0, 50))
             bits = 16 if kind == "mark" else draw(st.sampled_from([0, 0, 8, 32, 1 << 20]))
             owner = ad_id + 1 if kind == "id" else ad_id
             value = sealed(owner, seed, 2 if kind == "version" else 1, bits)
             if kind == "size":
                 value = value[: draw(st.integers(0, 23))]
-            parts.append(b"$-1\r\n" if kind == "miss" else b"$%d\r\n%b\r\n" % (len(value), value))
+            error = draw(st.sampled_from([b"-ASK 12 n:1\r\n", b"-WRONGTYPE of a key\r\n"]))
+            others = {"miss": b"$-1\r\n", "error": error}
+            parts.append(others.get(kind, b"$%d\r\n%b\r\n" % (len(value), value)))
         at += count
     data = bytearray(b"".join(parts))
     if data and draw(st.booleans()):
@@ -241,7 +252,7 @@ def test_arrays_that_are_too_small_are_refused() -> None:
     asked = asked_of(ids.tolist())
     small, state = np.empty(2, np.uint8), bytearray(200)
     fields = (asked.answer.codes, asked.answer.flags, asked.answer.status)
-    lot = (ids, None, None, None, *fields, state, 1)
+    lot = (ids, None, None, None, *fields, state, 1, False)
     assert FAST.rows(*lot, bytearray(100), 0) == compiled.GOING
     for place, wrong in (
         (4, small),
@@ -259,7 +270,7 @@ def test_arrays_that_are_too_small_are_refused() -> None:
         FAST.rows(*lot, bytearray(9), 10)
     reply = b"*10\r\n" + b"$-1\r\n" * 10
     for place in (1, 3):  # positions beyond the arrays
-        bad = [*lot[:7], bytearray(200), 1]
+        bad = [*lot[:7], bytearray(200), 1, False]
         bad[place] = np.full(9, 1 << 40)
         assert FAST.rows(*bad, bytearray(reply), len(reply)) == compiled.UNUSUAL
     with pytest.raises(ValueError, match="smaller"):
@@ -272,6 +283,10 @@ def test_arrays_that_are_too_small_are_refused() -> None:
         FAST.mget(ids, np.array([9]), np.array([2]), b"x", bytes(192), b"")
     with pytest.raises(ValueError, match="smaller"):
         FAST.mget(ids, None, np.array([20]), b"x", bytes(192), b"")
+    with pytest.raises(ValueError, match="smaller"):
+        FAST.hgets(ids, np.array([-1]), np.array([2]), b"x", bytes(192), b"", 9)
+    with pytest.raises(ValueError, match="bits"):
+        FAST.hgets(ids, None, None, b"x", bytes(192), b"", 25)
     with pytest.raises(ValueError, match="smaller"):
         FAST.split(ids, np.arange(64), np.empty(3, np.intp), np.empty(65, np.int64), np.empty(4))
     with pytest.raises(TypeError):
