@@ -52,7 +52,7 @@ enum { GOING = 0, DONE = 1, UNUSUAL = 2, CLOSED = 3, LATE = 4, FAILED = 5, SURPL
 struct state { /* decoding.STATE */
     int64_t result, end;     /* bytes received */
     int64_t at, group, left; /* where decoding goes on; left: rows of the group, once it began */
-    int64_t begun, row, corrupt, error, pointed; /* pointed: 1 if there is a pointer */
+    int64_t begun, row, corrupt, error, pointed; /* of the pointer: 1 there, 2 not there */
     uint8_t pointer[24];
 };
 

@@ -106,7 +106,7 @@ int64_t decode(struct lot *lot, const uint8_t *reply) {
             }
             s->at += element ? ROW : 5;
             if (last) {
-                s->pointed = element != NULL;
+                s->pointed = element ? 1 : 2;
                 if (element) memcpy(s->pointer, element + 5, sizeof s->pointer);
                 break;
             }

@@ -27,6 +27,7 @@ from .wire import SLACK, command
 _STATE = struct.Struct("<10q24s")  # struct state in _fast.h
 _GOT = struct.Struct("<3q24s")
 _GOT_AT = _STATE.size - _GOT.size
+_THERE = 1  # `pointed`: the pointer was read and there is one
 _ROW = 31
 _HEADER = 24
 
@@ -56,11 +57,8 @@ class CompiledReader:
         self._bits = asked.bits
         self._rows = fast.rows
         self.careful: RowsReader | None = None
-        rows, groups = (
-            (len(asked.ids), 1)
-            if share.order is None or share.groups is None
-            else (len(share.order), len(share.groups))
-        )
+        rows = len(asked.ids if share.order is None else share.order)
+        groups = 1 if share.groups is None else len(share.groups)
         self.room = _ROW * (rows + 1) + _HEADER * groups + SLACK
         self.counts = share.groups
 
@@ -85,8 +83,8 @@ class CompiledReader:
         """Count what was decoded, and keep the pointer."""
         corrupt, _, pointed, pointer = _GOT.unpack_from(self.state, _GOT_AT)
         asked.corrupt += corrupt
-        if self.counts is None or bool((self.counts & 1).any()):
-            asked.pointer = pointer if pointed else b""
+        if pointed:
+            asked.pointer = pointer if pointed == _THERE else b""
 
 
 def call_of(keys: Keys, asked: Asked, share: Share) -> Call:

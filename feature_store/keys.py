@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from redis.crc import key_slot
 
 from .errors import InputError
-from .record import hash_ids
+from .record import hash_ids, word
 
 TAGS = 64
 _SLOTS = 16384
+_BELOW_TAG = word(58)
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -41,7 +42,7 @@ def tags() -> tuple[str, ...]:
 
 def tag_of(hashed: NDArray[np.uint64]) -> NDArray[np.intp]:
     """Tag index (n,) of ids whose hashes (n,) are given: the top six bits."""
-    return (hashed >> np.uint64(58)).astype(np.intp)
+    return (hashed >> _BELOW_TAG).astype(np.intp)
 
 
 class Keys:

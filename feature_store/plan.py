@@ -3,8 +3,8 @@
 In: ads, lookups per second, ids per lookup, a layout. Out: memory, shards, network, server CPU, and
 the constants that they follow from. Those are of Valkey 9.1 and this package's records at a million
 ads with random 53-bit ids, as `python -m benchmarks memory` found them on an idle machine of two
-virtual cores; it measures them anew elsewhere. Redis 7.0 takes 121 bytes a record where Valkey takes
-90, 42 where it takes 38, and a lookup 12 to 18 us more. A plan is a start, not a promise.
+virtual cores; it measures them anew elsewhere. Redis 7.0 takes 121 bytes a record where Valkey
+takes 90, 42 where it takes 38, and a lookup some 12 us more. A plan is a start, not a promise.
 """
 
 import math

@@ -31,7 +31,18 @@ MARK_VERDICT = 1 << 5
 MARKS = MARK_HUMAN | MARK_VERDICT
 
 ID_MULTIPLIER = 0x9E3779B97F4A7C15
-_CONTROL_MASK = np.uint64((1 << 48) - 1)
+
+
+def word(value: int) -> U64:
+    """A constant for arithmetic with arrays: numpy takes an array () in half a scalar's time."""
+    return np.array(value, np.uint64)
+
+
+_MULTIPLIER = word(ID_MULTIPLIER)
+_6, _16, _21, _24, _25, _32, _48 = map(word, (6, 16, 21, 24, 25, 32, 48))
+_CONTROL, _SUM, _FORMAT = word((1 << 48) - 1), word(0xFFFF), word(FORMAT)
+_BITS = word((1 << 48) - 8)  # of the control word, format and checksum aside
+_MARKS, _SPECIAL = word(MARKS), word(ABSENT | MARKS)
 
 RECORD = np.dtype(
     {
@@ -89,7 +100,7 @@ class Decoded:
 
 def hash_ids(ids: NDArray[np.int64]) -> U64:
     """Fibonacci hash of ids (n,) -> uint64 (n,): spreads tags and cache sets, seeds checksums."""
-    return ids.view(np.uint64) * np.uint64(ID_MULTIPLIER)
+    return ids.view(np.uint64) * _MULTIPLIER
 
 
 def _mix(x: U64, scratch: U64) -> None:
@@ -97,11 +108,11 @@ def _mix(x: U64, scratch: U64) -> None:
 
     With these shifts every error of one or two bits in a record changes its checksum.
     """
-    np.left_shift(x, np.uint64(21), out=scratch)
+    np.left_shift(x, _21, out=scratch)
     x ^= scratch
-    np.right_shift(x, np.uint64(24), out=scratch)
+    np.right_shift(x, _24, out=scratch)
     x ^= scratch
-    np.left_shift(x, np.uint64(25), out=scratch)
+    np.left_shift(x, _25, out=scratch)
     x ^= scratch
 
 
@@ -116,14 +127,14 @@ def checksum(hashed: U64, w0: U64, w1: U64, control: U64) -> U64:
     _mix(x, scratch)
     x ^= w1
     _mix(x, scratch)
-    np.bitwise_and(control, _CONTROL_MASK, out=scratch)
+    np.bitwise_and(control, _CONTROL, out=scratch)
     x ^= scratch
     _mix(x, scratch)
-    np.right_shift(x, np.uint64(32), out=scratch)
+    np.right_shift(x, _32, out=scratch)
     x ^= scratch
-    np.right_shift(x, np.uint64(16), out=scratch)
+    np.right_shift(x, _16, out=scratch)
     x ^= scratch
-    x &= np.uint64(0xFFFF)
+    x &= _SUM
     return x
 
 
@@ -154,16 +165,16 @@ def encode(
     rows["codes"] = codes
     rows["flags"] = flags
     rows["version"] = version
-    word = (control & ~np.uint64(7) & _CONTROL_MASK) | np.uint64(FORMAT)
-    rows["control"] = word | (
-        checksum(hash_ids(ids), rows["w0"].copy(), rows["w1"].copy(), word) << np.uint64(48)
+    sealed = (control & _BITS) | _FORMAT
+    rows["control"] = sealed | (
+        checksum(hash_ids(ids), rows["w0"].copy(), rows["w1"].copy(), sealed) << _48
     )
     return rows
 
 
 def sequence_bits(sequence: "NDArray[np.int64] | int", n: int) -> U64:
     """Sequences 0..SEQUENCE_MAX, one or (n,), at their place in the control word: uint64 (n,)."""
-    return np.broadcast_to(np.asarray(sequence, np.uint64), (n,)) << np.uint64(6)
+    return np.broadcast_to(np.asarray(sequence, np.uint64), (n,)) << _6
 
 
 def decode(
@@ -174,26 +185,26 @@ def decode(
     `present` (n,) is False where the store has no value at all (None: all are present). Rows of
     another version, format or id, or with a wrong checksum, come back as MISS and not `valid`.
     """
-    w1 = np.ascontiguousarray(rows["w1"])
     control = np.ascontiguousarray(rows["control"])
-    sums = checksum(hashed, np.ascontiguousarray(rows["w0"]), w1, control)
-    # One comparison for checksum, version and format: 16 + 16 + 3 bits in a word.
-    sums <<= np.uint64(48)
-    sums |= (control & np.uint64((1 << 48) - 8)) | np.uint64(FORMAT)
-    valid = sums == control
-    valid &= (w1 >> np.uint64(48)) == np.uint64(version)
-    if present is not None:
-        valid |= ~present
-    codes = rows["codes"].copy()
-    flags = rows["flags"].copy()
-    special = (control & np.uint64(ABSENT | MARKS)) != 0
-    if present is None and not special.any() and valid.all():
-        return Decoded(codes, flags, np.full(len(codes), Status.HIT, np.uint8), valid)
+    w0, w1 = np.ascontiguousarray(rows["w0"]), np.ascontiguousarray(rows["w1"])
+    # One comparison for checksum and format: 16 + 3 bits in a word.
+    expected = checksum(hashed, w0, w1, control)
+    expected <<= _48
+    expected |= control & _BITS
+    expected |= _FORMAT
+    valid = expected == control
+    valid &= rows["version"] == version
+    special = (control & _SPECIAL).astype(np.bool_)
     known = valid if present is None else valid & present
     hit = known & ~special
+    codes = rows["codes"].copy()
+    flags = rows["flags"].copy()
     status = hit.astype(np.uint8)  # MISS 0, HIT 1
-    status[known & ((control & np.uint64(MARKS)) != 0)] = Status.BLOCKED
-    hidden = ~hit
-    codes[hidden] = NO_CODE
-    flags[hidden] = 0
+    if np.count_nonzero(hit) < len(hit):
+        status[known & (control & _MARKS).astype(np.bool_)] = Status.BLOCKED
+        hidden = ~hit
+        codes[hidden] = NO_CODE
+        flags[hidden] = 0
+    if present is not None:
+        valid |= ~present
     return Decoded(codes, flags, status, valid)

@@ -149,7 +149,7 @@ class RowsReader:
             present = np.ones(count, np.bool_)
             present[misses] = False
             sizes = np.where(present, _ROW, len(_MISS))
-            self._take(np.cumsum(sizes) - sizes + first, present, at)
+            self._take(sizes.cumsum() - sizes + first, present, at)
         else:
             self._take(first, None, at)
         return True
@@ -193,7 +193,9 @@ class RowsReader:
             ]
             starts = np.concatenate(parts) if len(parts) != 1 else parts[0]
             elements = _elements(buffer, end, starts)
-            if self._absent:
+            if self._absent and len(self.counts) == 1:
+                self.present = self._absent[0][1]
+            elif self._absent:
                 edges = np.cumsum([0, *self.counts])
                 self.present = np.ones(int(edges[-1]), np.bool_)
                 for group, present in self._absent:
@@ -205,7 +207,7 @@ class RowsReader:
         framed = (elements["head"] == _HEAD) & (elements["tail"] == _TAIL)
         if self.present is not None:
             framed |= ~self.present
-        if not framed.all():
+        if np.count_nonzero(framed) < len(framed):
             return False
         self.rows = elements["record"].copy()
         return True
