@@ -58,6 +58,7 @@ class Core:
     reading: Topology = field(init=False)  # the map without silent nodes: what lookups use
     health: Health = field(init=False)
     wanted: Wanted = field(default_factory=Wanted)  # layout of versions that this store begins
+    fetched_ahead: int = 0  # keys whose memory a single server fetches before it needs it
     near_bytes: int = 0
     near: NearCache | None = field(init=False)
     removal: Closing | None = None  # of retired versions' records

@@ -7,7 +7,7 @@ import time
 
 from numpy.typing import ArrayLike
 
-from . import catalog, marks, topology, versions
+from . import catalog, marks, single, topology, versions
 from . import lookup as lookups
 from . import retire as retiring
 from . import write as writes
@@ -34,22 +34,25 @@ def open_core(address: Address, namespace: str, near_cache_bytes: int, wanted: W
     deadline = time.monotonic() + TIMEOUT_S
     found = yield from topology.discover(address, None, deadline)
     core = Core(address, keys, found, near_bytes=near_cache_bytes, wanted=wanted)
-    if address.kind == "single":
-        yield from _refuse_members(core, deadline)
+    if address.kind != "cluster":
+        yield from _meet(core, deadline)
     core.view = yield from catalog.refresh(keys, core.first, deadline)
     if core.near is not None:
         core.near.start()
     return core
 
 
-def _refuse_members(core: Core, deadline: float) -> Op[None]:
-    """A member of a cluster would answer for its own slots only."""
-    (reply,) = yield from ask(core.first, command("INFO", "cluster"), 1, deadline)
-    if isinstance(reply, bytes) and b"cluster_enabled:1" in reply:
+def _meet(core: Core, deadline: float) -> Op[None]:
+    """Learn what the server is. A member of a cluster would answer for its own slots only."""
+    payload = command("INFO", "server") + command("INFO", "cluster")
+    about, cluster = yield from ask(core.first, payload, 2, deadline)
+    if isinstance(cluster, bytes) and b"cluster_enabled:1" in cluster:
         raise AddressError(
             f"{core.first} is a member of a cluster: write redis+cluster://{core.first} (and "
             "rediss+cluster:// for rediss://)"
         )
+    if isinstance(about, bytes):
+        core.fetched_ahead = single.fetched_ahead(about)
 
 
 _LONGEST_S = 3600.0  # what a socket can be told to wait

@@ -1,8 +1,9 @@
-"""A loader in a process of its own, that can be told to write at a rate and to stop.
+"""A loader in a process of its own, that can be told to write at a rate, to stop, and to remove.
 
-In, on stdin of the process: `measure`, `go RATE`, `stop`. Out, on stdout: records a second of one
-unbounded load; nothing; records a second since `go`. It writes the same catalogue over and over,
-as a nightly load over a served version does.
+In, on stdin of the process: `measure`, `go RATE`, `stop`, `retire VERSION`. Out, on stdout: records
+a second of one unbounded load; 0 once it writes; records a second since `go`; 0 once the first
+records are removed, then the seconds that it took. It writes the same catalogue over and over, as a
+nightly load over a served version does.
 """
 
 import subprocess
@@ -66,6 +67,15 @@ class Loader:
         self._say("stop")
         return self._hear()
 
+    def retire(self, version: str) -> None:
+        """Begin to remove a version; returns once records are removed. `removed` is to follow."""
+        self._say(f"retire {version}")
+        self._hear()
+
+    def removed(self) -> float:
+        """Seconds that the removal took, when it has ended."""
+        return self._hear()
+
     def _say(self, line: str) -> None:
         if self._process.stdin is None:
             raise BenchmarkError("the loader was started without a pipe")
@@ -106,6 +116,20 @@ def _write(store: FeatureStore, rows: Rows, rate: float, stop: threading.Event) 
         print((before + latest) / (time.monotonic() - begun), flush=True)
 
 
+def _retire(store: FeatureStore, version: str) -> None:
+    """Remove a version; says 0 when the first records are gone, and the seconds in the end."""
+    begun, said = time.monotonic(), False
+
+    def progress(_: int, __: int) -> None:
+        nonlocal said
+        if not said:
+            said = True
+            print(0.0, flush=True)
+
+    store.retire(version, wait=True, progress=progress)
+    print(time.monotonic() - begun, flush=True)
+
+
 def main(url: str, records: int) -> None:
     """Do as told until stdin ends."""
     rows = catalogue(records, SEED)
@@ -123,6 +147,8 @@ def main(url: str, records: int) -> None:
                 arguments = (store, rows, float(rest[0]), stop)
                 writer = threading.Thread(target=_write, args=arguments, daemon=True)
                 writer.start()
+            elif order == "retire":
+                _retire(store, rest[0])
             elif writer is not None:
                 stop.set()
                 writer.join()

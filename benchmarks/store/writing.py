@@ -3,9 +3,8 @@
 In: a seed and a scale. Out: records a second of `load` from arrays and from a Parquet file, with
 the CPU of client and server apart; and latencies of lookups of 500 ids while a loader, in a process
 of its own, writes at half the rate it reaches alone, and at half the rate that the bar asks for,
-against none. Loads begin on an empty server and take turns; so do the blocks beside the loader.
-
-A reader sends at fixed times and counts from them, so that a stall counts for all it held up.
+against none; and while one removes a retired version. Loads begin on an empty server and take
+turns; so do the blocks beside the loader.
 """
 
 import tempfile
@@ -26,17 +25,15 @@ from feature_store.progress import bar
 from feature_store.write import Rows
 
 from .. import report, servers, stats
+from . import removing
 from .loader import Loader, catalogue
+from .reading import IDS, RATE, beside, cases_of, paced, table
 
 RECORDS = 300_000  # a load
 ROUNDS = 4
 RATE_BAR = 300_000.0  # records a second
 READS = 5000  # of each kind
-RATE = 250.0  # reads a second
 BLOCK_S = 2.0
-IDS = 500
-BARS = {"p50": 1.3, "p99": 3.0}
-MOST_ALONE_S = 0.05  # p99 of lookups without a loader: more, and the machine is too busy to tell
 HALF, HALF_BAR = "at half its own rate", "at half the rate that is asked for"
 
 
@@ -53,7 +50,8 @@ def run(scale: float, seed: int) -> dict[str, Any]:
         _parquet(rows, path)
         bulk = _bulk(store, client, {"arrays": rows, "parquet": path}, len(rows.ids), scale)
         readers = _readers(store, server.url, rows, scale)
-    return {"records": len(rows.ids), "bulk": bulk, "readers": readers}
+        removal = removing.run(store, server.url, rows, scale)
+    return {"records": len(rows.ids), "bulk": bulk, "readers": readers, "removal": removal}
 
 
 def _bulk(
@@ -108,8 +106,7 @@ def _readers(store: FeatureStore, url: str, rows: Rows, scale: float) -> dict[st
     """Blocks of paced reads, in turn alone and beside a loader at each pace."""
     per_block = max(int(RATE * BLOCK_S * min(scale * 4, 1)) // 2, 12)
     rounds = max(round(READS * scale / per_block / 2), 1)
-    random = np.random.default_rng(3)
-    cases = [random.choice(rows.ids, IDS) for _ in range(50)]
+    cases = cases_of(rows.ids)
     load(store, rows, LoadOptions(resume=False))
     reached: dict[str, list[float]] = {}
     with Loader.started(url, len(rows.ids)) as loader, bar("reading beside a loader") as progress:
@@ -120,45 +117,14 @@ def _readers(store: FeatureStore, url: str, rows: Rows, scale: float) -> dict[st
             for name in (*paces, *reversed(paces)):
                 if paces[name]:
                     loader.go(paces[name])
-                taken[name].append(_paced(store, cases, per_block))
+                taken[name].append(paced(store, cases, per_block))
                 if paces[name]:
                     reached.setdefault(name, []).append(loader.stop())
             progress(done + 1, rounds)
     all_of = {name: np.concatenate(values) for name, values in taken.items()}
     alone = all_of.pop("alone")
-    found = {name: _beside(values, alone) for name, values in all_of.items()}
-    if float(np.quantile(alone, 0.99)) > MOST_ALONE_S:
-        for row in found.values():
-            for name in BARS:
-                row[f"{name}_ratio"]["verdict"] = "inconclusive"
+    found = {name: beside(values, alone) for name, values in all_of.items()}
+    report.table(f"lookups of {IDS} ids beside a loader, us", table(found))
     for name, row in found.items():
         row["loader_records_per_s"] = float(np.mean(reached[name]))
-    table = [
-        {"loader": name, "": quantile, **row[f"{quantile}_us"], **row[f"{quantile}_ratio"]}
-        for name, row in found.items()
-        for quantile in BARS
-    ]
-    report.table(f"lookups of {IDS} ids beside a loader, us", table)
     return {"n_each": len(alone), "loader_alone_records_per_s": full, "beside": found}
-
-
-def _beside(values: NDArray[np.float64], alone: NDArray[np.float64]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, bar_ in BARS.items():
-        at = float(name[1:]) / 100
-        both = {"alone": alone, "beside": values}
-        found[f"{name}_us"] = {n: float(np.quantile(v, at) * 1e6) for n, v in both.items()}
-        found[f"{name}_ratio"] = stats.ratio(values, alone, at).judged(bar_)
-    return found
-
-
-def _paced(store: FeatureStore, cases: list[NDArray[np.int64]], reads: int) -> NDArray[np.float64]:
-    """Seconds (reads,) from when each read was due to when it was answered."""
-    taken = np.empty(reads)
-    start = time.perf_counter() + 0.05
-    for i in range(reads):
-        due = start + i / RATE
-        time.sleep(max(due - time.perf_counter(), 0))
-        store.lookup(cases[i % len(cases)], deadline=5)
-        taken[i] = time.perf_counter() - due
-    return taken

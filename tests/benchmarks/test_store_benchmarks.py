@@ -55,3 +55,6 @@ def test_writing(capsys: pytest.CaptureFixture[str]) -> None:
         for name in ("p50", "p99"):
             assert row[f"{name}_us"]["alone"] > 0
             assert row[f"{name}_ratio"]["verdict"] in ("met", "not met", "inconclusive")
+    removal = found["removal"]
+    assert removal["removal_s"]["value"] > 0
+    assert removal["n"] == 0 or removal["p99_us"]["beside"] > 0
