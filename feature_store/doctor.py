@@ -139,6 +139,10 @@ def _eviction(info: dict[str, str]) -> Finding:
 
 
 def _replicas(info: dict[str, str]) -> Finding:
+    if info.get("role") == "slave":
+        primary = f"{info.get('master_host')}:{info.get('master_port')}"
+        text = f"a replica of {primary}: it can be read, but only that server can be written to"
+        return Finding("warning", text)
     count = int(info.get("connected_slaves", "0"))
     if not count:
         return Finding("warning", "no replica: a takedown is lost if this server's data is")

@@ -73,21 +73,20 @@ def error_of(line: str, node: Node | str) -> FeatureStoreError:
             f"{node} refused: {line}. Check user and password in the URL, and the user's ACL "
             "(docs/wire_format.md lists the commands and keys that are needed)."
         )
-    if word in (
-        "LOADING",
-        "CLUSTERDOWN",
-        "MASTERDOWN",
-        "READONLY",
-        "TRYAGAIN",
-        "BUSY",
-        "MOVED",
-        "ASK",
-    ):
-        return UnavailableError(f"{node} cannot answer now: {line}. Try again shortly.")
+    if word in _LATER:
+        remedy = _LATER[word] or "Try again shortly."
+        return UnavailableError(f"{node} cannot answer now: {line}. {remedy}")
     remedy = next((text for words, text in _REMEDIES.items() if words in line), _ANY_REMEDY)
     return ServerError(f"{node} answered with an error: {line}. {remedy}")
 
 
+_LATER = {
+    "READONLY": "It is a replica: name its primary, or redis+sentinel://, in the URL; after a "
+    "failover, try again shortly.",
+    "TRYAGAIN": "A slot is being moved key by key, and is written again when it has moved.",
+    "LOADING": "It has been started and reads its data: try again when it has.",
+    **dict.fromkeys(("CLUSTERDOWN", "MASTERDOWN", "BUSY", "MOVED", "ASK"), ""),
+}
 _REMEDIES = {
     "cluster support disabled": "It is a single server: write redis:// for redis+cluster://.",
     "CROSSSLOT": "It is a member of a cluster: write redis+cluster:// for redis://.",
