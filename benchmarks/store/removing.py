@@ -59,7 +59,9 @@ def run(store: FeatureStore, url: str, rows: Rows, scale: float) -> dict[str, An
             if done >= wanted:
                 break
     values = np.concatenate(taken)
-    found = beside(values, np.concatenate(alone)) if len(values) else {"left_out": "too short"}
+    found: dict[str, Any] = {"left_out": "too short"}
+    if len(values):
+        found = beside(values, np.concatenate(alone))
     found["n"] = len(values)
     found["removal_s"] = stats.quantile(np.array(seconds), 0.5).shown()
     if len(values):

@@ -1,6 +1,7 @@
 """A replica named in the URL is read; who would write to it is told where to go."""
 
 import pytest
+import redis
 from conftest_tools import until
 
 from feature_store import FeatureStore, Status
@@ -14,7 +15,11 @@ def test_a_replica_is_read_and_the_doctor_names_its_primary() -> None:
     with EmbeddedValkey() as primary, FeatureStore.connect(primary.url) as store:
         store.write([1], [[1, 2, 3, 4, 5, 6]])
         options = {"replicaof": f"127.0.0.1 {primary.port}"}
-        with EmbeddedValkey(options=options) as replica:
+        with (
+            EmbeddedValkey(options=options) as replica,
+            redis.Redis.from_url(replica.url) as client,
+        ):
+            until(lambda: client.info("replication")["master_link_status"] == "up")
             with FeatureStore.connect(replica.url) as reader:
                 until(lambda: reader.lookup([1]).status.tolist() == [Status.HIT])
                 warned = [found.what for found in examine(reader) if found.level == "warning"]
