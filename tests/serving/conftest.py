@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from feature_store.ports import free_port
-from tests.serving.cascade_support import add_towers
+from tests.serving.cascade_support import WordTowers, add_towers
 from tests.serving.checks_support import Parts, open_parts, words_repository
 from tests.serving.support import System, start_up, wait_for_file, write_creatives
 
@@ -101,3 +101,31 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def revision(models: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The revision of the towers of words in `models`."""
     return add_towers(models, tmp_path_factory.mktemp("towers"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the policies of `routed` lie."""
+    (tmp_path / "policies").mkdir()
+    return tmp_path / "policies"
+
+
+@pytest.fixture
+def towers(models: Path, revision: str) -> WordTowers:
+    return WordTowers(models)
+
+
+@pytest.fixture
+async def routed(
+    models: Path,
+    towers: WordTowers,
+    folder: Path,
+    valkey_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Parts]:
+    """`parts` with towers of words before the engine, and policies in `folder`."""
+    monkeypatch.setenv("TESSERA_REDIS_URL", valkey_url)
+    monkeypatch.setenv("TESSERA_MODELS", str(models))
+    monkeypatch.setenv("TESSERA_POLICIES", str(folder))
+    async with open_parts(models, towers) as opened:
+        yield opened

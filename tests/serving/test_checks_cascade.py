@@ -1,6 +1,5 @@
 """What is decided before the model is asked: by people, by near copies, by the router."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,14 @@ from tests.serving.cascade_support import (
     vector_of,
     write_policy,
 )
-from tests.serving.checks_support import Parts, open_parts, until
+from tests.serving.checks_support import Parts, until
 
 LONG = "warm wool for cold days in all sizes with free returns for thirty days made in small runs"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "policies").mkdir()
-    return tmp_path / "policies"
-
-
-@pytest.fixture
-def towers(models: Path, revision: str) -> WordTowers:
-    return WordTowers(models)
-
-
-@pytest.fixture
-async def parts(
-    models: Path,
-    towers: WordTowers,
-    folder: Path,
-    valkey_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Parts]:
-    monkeypatch.setenv("TESSERA_REDIS_URL", valkey_url)
-    monkeypatch.setenv("TESSERA_MODELS", str(models))
-    monkeypatch.setenv("TESSERA_POLICIES", str(folder))
-    async with open_parts(models, towers) as opened:
-        yield opened
+def parts(routed: Parts) -> Parts:
+    return routed
 
 
 def cosine_router(encoder: str) -> dict[str, Any]:
