@@ -67,6 +67,7 @@ class ChecksDeployment:
         self._bench = bench = await open_bench(self._replica, options, llm, encoder)
         self._worker = asyncio.create_task(bench.completer.run(bench.engine))
         self._watch = asyncio.create_task(bench.book.watch())
+        self._warm = asyncio.create_task(bench.warming.run(bench.engine.check))
         if bench.spreading is not None:
             self._follow = asyncio.create_task(bench.spreading.run())
 
@@ -79,17 +80,21 @@ class Checks:
 
     def __init__(self, replica: Replica, bench: Bench) -> None:
         self._bench = bench
+        self._warm = False
         self._judged = replica.metrics.counter(
             "tessera_checks", "checks answered", ("task", "outcome")
         )
 
     async def ready(self) -> None:
-        """Raises UnavailableError while the store or the engine is away."""
+        """Raises ServingError while the store or the engine is away, or policies are cold."""
         try:
             await self._bench.store.versions()
         except FeatureStoreError as error:
             raise UnavailableError(f"the feature store failed: {error}") from error
         self._bench.engine.check()
+        if not self._warm:  # later policies are warmed as they come
+            await self._bench.warming.settle()
+            self._warm = True
         await self._bench.sight.open()
 
     async def answer(

@@ -27,6 +27,7 @@ from serving.checks.subjects import Subjects
 from serving.checks.understander import LATER, SOON, Eyes, Understander
 from serving.checks.vectors import PATIENT, Encodes, Space
 from serving.checks.verdicts import Relevance, Risk, Scope, VerdictStore
+from serving.checks.warming import Warming
 from serving.errors import ConfigurationError, UnavailableError
 from serving.image import ImagePool
 from serving.ingest.opening import connect, open_store
@@ -51,6 +52,7 @@ class Bench:
     owed: Owed
     overrides: Overrides
     spreading: Spreading | None
+    warming: Warming
     engine: LlmHandle
     completer: Completer
     store: AsyncFeatureStore
@@ -132,6 +134,7 @@ async def open_bench(
         owed,
         overrides,
         spreading,
+        Warming(book, ask),
         engine,
         completer,
         store,

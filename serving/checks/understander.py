@@ -106,6 +106,13 @@ class Understander:
         )
         return Ask(rendered.ids, soft, rendered.soft_at, SOON), prompt.max_tokens
 
+    async def warm(self) -> None:
+        """Have what all ads share computed. Raises ServingError."""
+        prompts = self._policy.checks.prompts
+        several = (prompts.relevance, *prompts.risk.values())
+        asks = [Ask(self._renderer.render(one, Words()).ids, priority=LATER) for one in several]
+        await self._readers[LATER].read(asks)
+
     def meanwhile(self, query: str, subject: Subject) -> Risk | None:
         """What can be said without the model: somebody has to look, or nothing about relevance."""
         del subject
