@@ -23,8 +23,8 @@ from serving.llm.asks import Ask, Read
 from .. import random_llm, report
 from .opened import Desk, opened, reference_bundle, values
 
-ADS = 12_000
-A_LABEL = 2_500  # checks of each label and answer
+ADS = 27_000
+A_LABEL = 2_550  # checks of each label and answer: 5,000 are left when 64 have been learned from
 HELD_OUT = 8_000_000
 BINS = 15
 BAR = 0.02
@@ -56,6 +56,7 @@ def run(folder: Path, size: random_llm.Size, scale: float, seed: int) -> dict[st
                 "ece": round(ece(stated, truth), 4),
                 "uncalibrated": round(ece(raw, truth), 4),
                 "ece_64_labels": few_labels(reads, own, truth, seed),
+                "held_out": len(own) - min(FEW, len(own) // 2),
                 "accuracy": round(float(((stated >= 0.5) == truth).mean()), 4),
             }
         )
