@@ -19,7 +19,7 @@ from serving.checks.flights import Reader
 from serving.checks.judge import Judge
 from serving.checks.policy import Policy, label_ids
 from serving.checks.subjects import Subject
-from serving.checks.understander import LATER, SOON, Understander
+from serving.checks.understander import LATER, SOON, Eyes, Understander
 from serving.checks.verdicts import Scope
 from serving.config import CHECKS, apply_environment, topology
 from serving.errors import ServingError
@@ -41,6 +41,7 @@ class Desk:
     raw: VllmEngine
     bridge: Engine
     judge: Judge
+    model: Callable[[Policy], Understander]
     policy: Policy
     renderer: Renderer
     labels: tuple[int, int]
@@ -88,8 +89,8 @@ def values() -> LlmValues:
 
 
 @contextmanager
-def opened(bundle: Bundle, sizes: LlmValues) -> Iterator[Desk]:
-    """A desk over a bundle of kind `llm`; `values` comes first."""
+def opened(bundle: Bundle, sizes: LlmValues, eyes: Eyes | None = None) -> Iterator[Desk]:
+    """A desk over a bundle of kind `llm`; `values` comes first. eyes: None: it has none."""
     from serving.llm.deployment import open_engine
 
     with EmbeddedValkey() as valkey, asyncio.Runner() as runner:
@@ -98,15 +99,20 @@ def opened(bundle: Bundle, sizes: LlmValues) -> Iterator[Desk]:
         renderer = Renderer(bundle.file("tokenizer.json"), policy.checks)
         bridge = runner.run(_bridge(raw, sizes))
         near: Any = Near(bridge)
-        blind: Any = Blind()
+        looks: Any = eyes or Blind()
         readers = {priority: Reader(near, labels, 60.0) for priority in (SOON, LATER)}
-        understander = Understander(policy, renderer, blind, readers, near)
+
+        def model(policy: Policy) -> Understander:
+            return Understander(policy, renderer, looks, readers, near)
+
         scope = Scope("bench", policy.version, bundle.bundle_hash[:12])
         client = connect(valkey.url)
-        judge = Judge(policy, understander, lambda: scope, client)
+        judge = Judge(policy, model(policy), lambda: scope, client)
         process = psutil.Process(valkey.pid)
         try:
-            yield Desk(runner, raw, bridge, judge, policy, renderer, labels, process, valkey.url)
+            yield Desk(
+                runner, raw, bridge, judge, model, policy, renderer, labels, process, valkey.url
+            )
         finally:
             runner.run(bridge.close())
             runner.run(client.aclose())

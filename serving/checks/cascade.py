@@ -14,10 +14,11 @@ from serving.checks import router
 from serving.checks.duplicates import Creative, Creatives, new_words
 from serving.checks.overrides import Overrides
 from serving.checks.policy import Policy
+from serving.checks.policy_file import Prototype
 from serving.checks.router import logit
 from serving.checks.subjects import Subject
 from serving.checks.understander import SOON, Understander
-from serving.checks.vectors import Space, Vector
+from serving.checks.vectors import Space
 from serving.checks.verdicts import Caption, Relevance, Risk, Scope, VerdictStore
 from serving.errors import ServingError
 
@@ -108,15 +109,13 @@ class Cascade:
 
     async def _risk(self, subject: Subject) -> Risk | None:
         ad, revision = await self._place(subject)
-        limits = self._policy.checks.thresholds
+        limits, probes = self._policy.checks.thresholds, router.prototypes(self._policy, revision)
         for other, verdict in await self._near(ad, revision, self._before.risk, ""):
             if verdict.verdict == "block":  # somebody looks at it, whatever else is true
                 return replace(verdict, verdict="review", by="duplicate")
             bounds = {n: (limits[n].review, limits[n].block) for n in self._policy.categories}
-            moved = self._moved(ad.vector - other.vector, revision)
-            if self._clear(verdict.categories, bounds) and self._same(ad, other, moved):
+            if self._clear(verdict.categories, bounds) and self._copy(ad, other, verdict, probes):
                 return replace(verdict, by="duplicate")
-        probes = router.prototypes(self._policy, revision)
         if probes:
             said = {name: router.score(probe, ad.vector) for name, probe in probes.items()}
             self._note("", subject, Risk("review", said, 1.0, (), "router"))
@@ -151,12 +150,19 @@ class Cascade:
         pairs = zip(near, verdicts, strict=True)
         return [(one, said) for one, said in pairs if said is not None and said.by != "duplicate"]
 
-    def _moved(self, step: Vector, revision: str) -> float | None:
-        """By how much (log-odds) any prototype tells two ads apart; None without prototypes."""
-        probes = router.prototypes(self._policy, revision)
-        if len(probes) < len(self._policy.categories):
-            return None
-        return max(abs(float(probe.vector @ step)) for probe in probes.values())
+    def _copy(
+        self, ad: Creative, other: Creative, said: Risk, probes: Mapping[str, Prototype]
+    ) -> bool:
+        """Whether nothing in a copy could change what was said of the other."""
+        rule, limits = self._policy.file.duplicates, self._policy.checks.thresholds
+        if rule is None or len(probes) < len(self._policy.categories):
+            return not new_words(ad, other)
+        clean = {name: said.categories.get(name, 0.0) < limits[name].review for name in probes}
+        most = rule.margin if new_words(ad, other) else rule.moves
+        return all(
+            router.stays(probe, clean[name], other.vector, ad.vector, most)
+            for name, probe in probes.items()
+        )
 
     def _same(self, ad: Creative, other: Creative, moved: float | None) -> bool:
         """Without a probe that would see a difference, no new word may have changed the meaning."""

@@ -132,11 +132,13 @@ class Duplicates(_Part):
     """When a near copy inherits a verdict.
 
     cosine: of the two contents' vectors, at least. margin: how far in log-odds the verdict that is
-    inherited must be from any of its thresholds.
+    inherited must be from any of its thresholds, and how far at most a prototype may have moved
+    towards a category where a copy has words that the other lacks. moves: where it has none.
     """
 
     cosine: Annotated[float, Field(gt=0, le=1)] = 0.95
     margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    moves: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
 
 
 class PolicyFile(_Part):

@@ -18,6 +18,7 @@ from export.checks import Encoder
 from export.errors import ExportError
 from serving import frames
 from serving.config import CHECKS
+from serving.encode.handles import Handle
 from serving.errors import NotFoundError, UnavailableError
 from serving.image import ImagePool, Target
 from serving.models.handles import ModelHandle
@@ -33,10 +34,17 @@ class Sight:
     """Images to soft tokens.
 
     blind: why images are not looked at, None when they are. mismatched: it is because of the
-    encoder that serves, not because the model was made for words alone.
+    encoder that serves, not because the model was made for words alone. handle: of the image
+    encoder; None: its application's.
     """
 
-    def __init__(self, bundle: Bundle, encoder: Encoder | None, repository: Repository) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        encoder: Encoder | None,
+        repository: Repository,
+        handle: Handle | None = None,
+    ) -> None:
         self._encoder = encoder
         self._repository = repository
         self._adapter: Session | None = None
@@ -48,7 +56,9 @@ class Sight:
             self.blind = "the language model's bundle has no adapter: images are not looked at"
         self._name = encoder.name if encoder else "image_encoder"
         # Made with the adapter: without one there is nobody to ask.
-        self._handle = ModelHandle(self._name, CHECKS) if self._adapter else None
+        self._handle: Handle | None = None
+        if self._adapter is not None:
+            self._handle = handle or ModelHandle(self._name, CHECKS)
         self._served: tuple[str, Target] | None = None  # version, and what its pixels must be
         self._kept: OrderedDict[bytes, Soft] = OrderedDict()
 

@@ -12,15 +12,26 @@ HOUSE = Path(__file__).parents[2]
 PARTS = ("overhead", "leaving", "injection", "cached")
 
 
-@pytest.fixture(scope="module")
-def parts() -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks", "checks", "--model", "tiny", "--scale", "0.03"]
-    command += ["--only", *PARTS]
+def measured(*arguments: str) -> dict[str, Any]:
+    """The parts of the line that a run ends with."""
+    command = [sys.executable, "-m", "benchmarks", "checks", "--model", "tiny", *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=HOUSE)
     assert ran.returncode == 0, ran.stderr[-3000:]
     line = json.loads(ran.stdout.splitlines()[-1])
     assert line["environment"]["seed"] == 1
     found: dict[str, Any] = line["parts"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, Any]:
+    return measured("--scale", "0.03", "--only", *PARTS)
+
+
+@pytest.fixture(scope="module")
+def stream() -> dict[str, Any]:
+    """The reference models, which are made if this is the first who needs them."""
+    found: dict[str, Any] = measured("--scale", "0.005", "--only", "stream")["stream"]
     return found
 
 
@@ -55,3 +66,17 @@ def test_identical_checks_are_one_read_and_stored_ones_none(parts: dict[str, Any
     found = parts["cached"]
     assert found["identical"] == {"checks": 64, "engine_reads": 1}
     assert {row["route"] for row in found["routes"]} == {"cached", "empty"}
+
+
+def test_a_stream_with_near_copies_is_audited_against_the_model(stream: dict[str, Any]) -> None:
+    assert sum(stream["sources"].values()) == stream["checks"] == 500
+    assert sum(row["creatives"] for row in stream["made_by"]) == stream["creatives_seen"]
+    # Every verdict was made once, and by the model no more often than by all together.
+    assert stream["sources"]["cache"] >= stream["checks"] - 2 * stream["creatives_seen"]
+    assert 0 < stream["llm_share"]["value"] <= stream["cache_alone"] + 0.05
+    assert stream["floor_without_router"] <= stream["cache_alone"]
+    for name in ("llm_share", "recall_kept", "disagreement"):
+        figure = stream[name]
+        assert 0 <= figure["low"] <= figure["value"] <= figure["high"]
+    assert stream["recall_kept"]["value"] > 0.5
+    assert 0 <= stream["smuggled"]["let_through"] <= stream["smuggled"]["caught_by_model"]

@@ -18,6 +18,8 @@ TOLERANCE = 1e-9
 LEAST_SCALE, MOST_SCALE = 0.05, 50.0
 ONE_OUT = 64  # up to so many rows each is left out alone; beyond, in FOLDS parts
 FOLDS = 10
+MANY = 1_024  # rows from which on FEW_FOLDS parts will do, one of them to choose the penalty
+FEW_FOLDS = 5
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 
 
@@ -79,11 +81,22 @@ def best_probe(rows: Array, labels: Labels) -> tuple[Plane, Array]:
     # Turned into the span of the rows, which changes no fit: n numbers a row where n is below D.
     left, sizes, right = np.linalg.svd(rows, full_matrices=False)
     turned = left * sizes
-    tried = []
-    for penalty in PENALTIES:
-        odds = held_out(turned, labels, lambda r, y, p=penalty: probe(r, y, p))  # type: ignore[misc]
-        tried.append((log_loss(odds, labels), penalty, odds))
-    _, penalty, odds = min(tried, key=lambda one: one[0])
+
+    def held(penalty: float) -> Array:
+        return held_out(turned, labels, lambda r, y: probe(r, y, penalty))
+
+    if len(labels) <= MANY:
+        tried = [(log_loss(odds, labels), p, odds) for p in PENALTIES for odds in (held(p),)]
+        _, penalty, odds = min(tried, key=lambda one: one[0])
+    else:
+        out = next(folds(labels))
+
+        def loss(penalty: float) -> float:
+            seen = probe(turned[~out], labels[~out], penalty)
+            return log_loss(seen(turned[out]), labels[out])
+
+        penalty = min(PENALTIES, key=loss)
+        odds = held(penalty)
     found = probe(turned, labels, penalty)
     return Plane(right.T @ found.weights, found.bias), odds
 
@@ -99,17 +112,17 @@ def held_out(
 
 
 def folds(labels: Labels) -> Iterator[Labels]:
-    """Masks of what is left out: single rows, or FOLDS parts with both labels spread evenly."""
+    """Masks of what is left out: single rows, or parts with both labels spread evenly."""
     count = len(labels)
     if count <= ONE_OUT:
         for row in range(count):
             yield np.arange(count) == row
         return
-    place = np.empty(count, int)
+    place, parts = np.empty(count, int), FOLDS if count <= MANY else FEW_FOLDS
     for label in (False, True):
         rows = np.flatnonzero(labels == label)
-        place[rows] = np.arange(len(rows)) % FOLDS
-    for fold in range(FOLDS):
+        place[rows] = np.arange(len(rows)) % parts
+    for fold in range(parts):
         yield place == fold
 
 

@@ -14,6 +14,7 @@ from serving.checks.policy_file import Calibration, CosineRouter, Prototype, Thr
 
 FEW = 4  # labels of either kind, below which the router learns nothing
 SAFETY = 1.0  # log-odds between what was seen on the wrong side and the router's thresholds
+MISSED = 0.005  # of as many as a label holds for, rows of either kind that may lie beyond them
 LEAST_SURE = 2.2  # log-odds: the router's thresholds are at most 0.1 and at least 0.9
 FULL_WEIGHT = 32  # labels at which a threshold lies half-way between before and what fits best
 PRECISE = 0.95  # precision that a block should have
@@ -102,9 +103,11 @@ def cosine_router(
 
 
 def band(held: Array, labels: Labels) -> tuple[float, float]:
-    """The router's two thresholds: beyond all that was seen on the wrong side, and then some."""
-    below = min(-LEAST_SURE, float(held[labels].min()) - SAFETY)
-    above = max(LEAST_SURE, float(held[~labels].max()) + SAFETY)
+    """The router's two thresholds: beyond what was seen on the wrong side, and then some."""
+    yes, no = np.sort(held[labels]), np.sort(held[~labels])
+    missed = int(MISSED * len(yes))
+    below = min(-LEAST_SURE, float(yes[missed]) - SAFETY)
+    above = max(LEAST_SURE, float(no[-1 - min(missed, len(no) - 1)]) + SAFETY)
     low, high = sigmoid(np.array([below, above]))
     return round(float(low), 6), round(float(high), 6)
 
