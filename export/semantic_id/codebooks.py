@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from export.semantic_id.model import on_grid
+from export.semantic_id.search import on_grid
 
 _PRIOR = 2.0  # rows at zero that every mean counts in
 _MOVES = 32  # a K-th of the entries move in a round of evening out

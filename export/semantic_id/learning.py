@@ -8,7 +8,7 @@ products that share an ID are parted. Rows that are the same are learned from on
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from export.reference.errors import ReferenceModelError
 from export.semantic_id import split
 from export.semantic_id.codebooks import Codebook
+from export.semantic_id.contrast import Contrast, best_contrast
 from export.semantic_id.inputs import check
 from export.semantic_id.levels import Levels, Recipe, learn_levels, shrink
 from export.semantic_id.measures import (
@@ -28,8 +29,9 @@ from export.semantic_id.measures import (
     usage,
 )
 from export.semantic_id.metric import basis, learn_metric
-from export.semantic_id.model import CARRY, LATENT, NAMES, SIZES, SemanticId, on_grid
+from export.semantic_id.model import CARRY, LATENT, NAMES, SIZES, SemanticId
 from export.semantic_id.parting import separate, wake
+from export.semantic_id.search import on_grid
 from export.semantic_id.stability import churn, moved
 from export.semantic_id.tuning import Tuning, tune
 
@@ -101,9 +103,14 @@ def learn(
     recipe = Recipe(plan.sizes)
     before = None if previous is None else moved(previous, latent[train], plan.moving)
     levels = learn_levels(latent[train], target[train], recipe, generator, step, before)
-    parts, unseen = _unseen_parts(latent, target, group, held, (recipe, before, plan), step)
+    how = recipe, before, plan, bool(model.again)
+    parts, unseen = _unseen_parts(latent, target, group, held, how, step)
     trust = shrink(parts, unseen)
-    _fill(model, levels, trust, axes)
+    contrast = Contrast()
+    if pairs is None:  # with pairs the metric has other aims than order
+        contrast = best_contrast(parts * trust, unseen, model.mean @ axes)
+    _fill(model, levels, contrast.trust(trust), axes)
+    model.values(0).sub_((1 - contrast.mean) * model.mean)
     held_rows = x[~train]
     tuning = replace(plan.tuning, entries=previous is None)
     curves = tune(model, x[train], held_rows, tuning, generator, step)
@@ -114,6 +121,7 @@ def learn(
             report["shared_ids"] = separate(model, x, group)
             report["asleep"] = wake(model, x)
     report |= _report(model, x[train], held_rows) | {"trust": trust.mean(1).tolist(), **curves}
+    report["contrast"] = asdict(contrast)
     if previous is not None:
         report["churn"] = churn(previous, model, x)
     step("measured")
@@ -150,6 +158,7 @@ def _space(
         model = SemanticId(previous.sizes, dimension, previous.basis.shape[1])
         model.mean.copy_(previous.mean)
         model.basis.copy_(previous.basis)
+        model.again.copy_(previous.again)
         return model
     weight = torch.eye(dimension)
     if pairs is not None:
@@ -175,16 +184,16 @@ def _unseen_parts(
     target: Tensor,
     group: split.Groups,
     held: NDArray[np.bool_],
-    how: tuple[Recipe, tuple[Codebook, ...] | None, Plan],
+    how: tuple[Recipe, tuple[Codebook, ...] | None, Plan, bool],
     step: Step,
 ) -> tuple[Tensor, Tensor]:
     """What levels say of rows that they were learned without: float32 (n, 6, D), (n, D)."""
-    recipe, before, plan = how
+    recipe, before, plan, again = how
     left = split.share(group, plan.unseen, plan.seed + 1)
     out, rest = (torch.from_numpy(side & ~held) for side in (left, ~left))
     generator = torch.Generator().manual_seed(plan.seed + 1)
     levels = learn_levels(latent[rest], target[rest], recipe, generator, step, before)
-    return levels.parts(levels.encode(latent[out])), target[out]
+    return levels.parts(levels.encode(latent[out], again)), target[out]
 
 
 def _fill(model: SemanticId, levels: Levels, trust: Tensor, axes: Tensor) -> None:

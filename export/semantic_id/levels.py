@@ -13,8 +13,10 @@ from torch import Tensor
 
 from export.semantic_id.codebooks import Codebook, balance, kmeans
 from export.semantic_id.model import CARRY, NAMES
+from export.semantic_id.search import search, threshold
 
 _PRIOR = 1.0  # rows of weight that pull an entry's mean to zero
+_CHUNK = 256  # rows searched at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +36,11 @@ class Levels:
     books: tuple[Codebook, ...]
     values: tuple[Tensor, ...]
 
-    def encode(self, latent: Tensor) -> Tensor:
-        """Latents (n, d) -> codes int64 (n, 6)."""
-        codes = []
-        carried = torch.zeros_like(latent)
-        residual = latent
-        for level, book in enumerate(self.books):
-            if level % 2 == 0:
-                residual = latent - CARRY * carried
-            chosen = book.choose(residual)
-            codes.append(chosen)
-            residual, carried = residual - book.keys[chosen], carried + book.keys[chosen]
-        return torch.stack(codes, 1)
+    def encode(self, latent: Tensor, again: bool) -> Tensor:
+        """Latents (n, d) -> codes int64 (n, 6), as they are served; `again` as in `choices`."""
+        tables = [(book.keys, threshold(book.keys, book.bias)) for book in self.books]
+        found = [search(part, tables, CARRY, again)[0] for part in latent.split(_CHUNK)]
+        return torch.cat(found).long()
 
     def parts(self, codes: Tensor) -> Tensor:
         """What each level says of the target: float32 (n, 6, D)."""

@@ -3,15 +3,11 @@
 Why: rankers take discrete IDs. In: unit rows float32 (B, D). Out: codes int32 (B, 6) at three
 scales S, M, L, each a centre and a residual level, with the margin of every choice; and back.
 After MmDict (Baidu's ads): sparse activation a_j = <r, k_j> - |k_j|^2 / 2 + b_j, ID = argmax a_j.
-
-Codes must not depend on batch, runtime or processor, but floating-point sums do. So latent and
-entries lie on a grid of 2^-10: every product and partial sum is then a multiple of 2^-21 below 8,
-and exact in float32 in whatever order it is added up (docs/decisions/0035-exact-in-float32.md).
+When L has spoken, S and M choose once more (docs/decisions/0036-a-second-look.md).
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +16,7 @@ from torch import Tensor, nn
 
 from export.reference.errors import ReferenceModelError
 from export.reference.weights import SHIPPED, load_weights
+from export.semantic_id.search import FINE, project, search, threshold
 
 SCALES = ("S", "M", "L")
 NAMES = tuple(f"{scale}_{level}" for scale in SCALES for level in ("centre", "residual"))
@@ -29,9 +26,6 @@ LATENT = 96
 # Of the scales before, this share is taken off before the next scale looks: 0 makes the scales
 # independent, 1 one residual chain (docs/decisions/0034). Halves keep the arithmetic exact.
 CARRY = 0.5
-# Inputs and projection keep what float32 says of a unit vector; see decision 0021.
-FINE = float(1 << 24)
-GRID = float(1 << 10)
 
 
 class SemanticId(nn.Module):
@@ -39,12 +33,14 @@ class SemanticId(nn.Module):
 
     Attributes:
         mean: float32 (D,); basis: float32 (D, latent); carry: float32 (), 0, 0.5 or 1.
+        again: float32 (), 1 if S and M choose a second time; 0 in files from before they did.
         keys, bias, values: of a level: float32 (K, latent) on the grid, (K,) and (K, D).
     """
 
     mean: Tensor
     basis: Tensor
     carry: Tensor
+    again: Tensor
 
     def __init__(
         self, sizes: tuple[int, ...] = SIZES, dimension: int = DIM, latent: int = LATENT
@@ -54,6 +50,7 @@ class SemanticId(nn.Module):
         self.register_buffer("mean", torch.zeros(dimension))
         self.register_buffer("basis", torch.eye(dimension, latent))
         self.register_buffer("carry", torch.tensor(CARRY))
+        self.register_buffer("again", torch.tensor(1.0))
         for name, size in zip(NAMES, sizes, strict=True):
             self.register_buffer(name, torch.zeros(size, latent))
             self.register_buffer(f"{name}_bias", torch.zeros(size))
@@ -78,9 +75,11 @@ class SemanticId(nn.Module):
 
     def threshold(self, level: int) -> Tensor:
         """b_j - |k_j|^2 / 2, on the scores' grid: float32 (K,)."""
-        halves = self.keys(level).double().square().sum(1) / 2
-        exact = ((self.bias(level).double() - halves) * (2 * GRID * GRID)).round()
-        return (exact / (2 * GRID * GRID)).float()
+        return threshold(self.keys(level), self.bias(level))
+
+    def tables(self) -> list[tuple[Tensor, Tensor]]:
+        """What the search takes: entries and thresholds of every level."""
+        return [(self.keys(level), self.threshold(level)) for level in range(len(NAMES))]
 
     def latent(self, features: Tensor) -> Tensor:
         """Unit rows float32 (B, D) -> float32 (B, latent) on the grid; the same in any batch."""
@@ -92,8 +91,7 @@ class SemanticId(nn.Module):
         The margin is by how much the chosen entry's activation beats the second's. Where two are
         equal, the lower index is chosen.
         """
-        tables = [(self.keys(level), self.threshold(level)) for level in range(len(NAMES))]
-        return search(self.latent(features), tables, float(self.carry))
+        return search(self.latent(features), self.tables(), float(self.carry), bool(self.again))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes int32 (B, 6) -> features_hat float32 (B, D), unit rows."""
@@ -107,6 +105,10 @@ class SemanticId(nn.Module):
         """The same as `encode`."""
         return self.encode(features)
 
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
+        state.setdefault(f"{prefix}again", torch.zeros(()))
+        super()._load_from_state_dict(state, prefix, *others)
+
     @classmethod
     def from_weights(cls, path: str | Path | None = None) -> Self:
         """The shipped tokenizer, or that of a safetensors file, whatever its sizes; in eval mode.
@@ -117,38 +119,6 @@ class SemanticId(nn.Module):
         model = cls(*_shape(file)) if file.is_file() else cls()
         load_weights(model, file, "semantic_id")
         return model.eval()
-
-
-def project(features: Tensor, basis: Tensor, offset: Tensor) -> Tensor:
-    """Features and a `projection` -> latent float32 (B, latent) on the grid."""
-    fine = (features.double() * FINE).round() @ basis / FINE - offset
-    return ((fine * (GRID / FINE)).round() / GRID).float()
-
-
-def search(
-    latent: Tensor, tables: Sequence[tuple[Tensor, Tensor]], carry: float
-) -> tuple[Tensor, Tensor]:
-    """Latent (B, latent); of each level entries (K, latent), thresholds (K,) -> codes, margin."""
-    codes, margins = [], []
-    carried = torch.zeros_like(latent)
-    residual = latent
-    for level, (entries, threshold) in enumerate(tables):
-        if level % 2 == 0:
-            residual = latent - carry * carried
-        score = torch.addmm(threshold, residual, entries.T)  # (B, K)
-        # argmax gives the first of equals in every runtime; topk does not in torch.
-        index = score.argmax(1)
-        best = score.topk(2, dim=1).values
-        chosen = entries.index_select(0, index)
-        residual, carried = residual - chosen, carried + chosen
-        codes.append(index)
-        margins.append(best[:, 0] - best[:, 1])
-    return torch.stack(codes, 1).int(), torch.stack(margins, 1)
-
-
-def on_grid(keys: Tensor) -> Tensor:
-    """Entries as the search takes them: the nearest multiples of 2^-10."""
-    return (keys * GRID).round() / GRID
 
 
 def _shape(file: Path) -> tuple[tuple[int, ...], int, int]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.semantic_id.codebooks import halves
-from export.semantic_id.measures import number_ids
-from export.semantic_id.model import GRID, NAMES, SemanticId
+from export.semantic_id.measures import in_batches, number_ids
+from export.semantic_id.model import NAMES, SemanticId
+from export.semantic_id.search import GRID, choices
 
 _STEPS = 1  # dimensions in which the halves differ: more would let them grow into others
 _ROUNDS = 24
@@ -28,28 +29,35 @@ def wake(model: SemanticId, rows: Tensor) -> int:
     Returns: how many entries are still unused: where all rows of every crowd are the same.
     """
     asleep = 0
+    codes = in_batches(rows, model).long()
     for level in range(len(NAMES)):
         for _ in range(_ROUNDS):
-            residual, codes = _walk(model, rows, level)
-            spread = residual.std(0).clamp(min=1 / GRID)
             counts = torch.bincount(codes[:, level], minlength=model.sizes[level])
             dead = torch.nonzero(counts == 0).flatten().tolist()
-            members = torch.split(torch.argsort(codes[:, level], stable=True), counts.tolist())
-            crowds = torch.argsort(counts, descending=True, stable=True).tolist()
-            moved = 0
-            for entry in crowds:
-                if moved == len(dead) or counts[entry] < 2:
-                    break
-                part = residual[members[entry]]
-                upper = halves(part)
-                if upper is not None:
-                    sides = part[upper].mean(0), part[~upper].mean(0)
-                    _part(model, level, (entry, dead[moved]), sides, spread)
-                    moved += 1
-            if not moved:
+            if not dead or not _share_out(model, rows, level, dead):
                 break
+            codes = in_batches(rows, model).long()
         asleep += len(dead)
     return asleep
+
+
+def _share_out(model: SemanticId, rows: Tensor, level: int, dead: list[int]) -> int:
+    """Gives `dead` entries half of the most crowded ones' rows. Returns how many it gave."""
+    seen, codes = _walk(model, rows, level)
+    spread = seen.std(0).clamp(min=1 / GRID)
+    counts = torch.bincount(codes[:, level], minlength=model.sizes[level])
+    members = torch.split(torch.argsort(codes[:, level], stable=True), counts.tolist())
+    moved = 0
+    for entry in torch.argsort(counts, descending=True, stable=True).tolist():
+        if moved == len(dead) or counts[entry] < 2:
+            break
+        part = seen[members[entry]]
+        upper = halves(part)
+        if upper is not None:
+            sides = part[upper].mean(0), part[~upper].mean(0)
+            _part(model, level, (entry, dead[moved]), sides, spread)
+            moved += 1
+    return moved
 
 
 def separate(model: SemanticId, rows: Tensor, product: NDArray[np.int64]) -> int:
@@ -64,12 +72,11 @@ def separate(model: SemanticId, rows: Tensor, product: NDArray[np.int64]) -> int
     Returns: how many IDs are still shared.
     """
     last = len(NAMES) - 1
-    residual, codes = _walk(model, rows, last)
-    before = torch.from_numpy(number_ids(codes[:, :last].int().numpy()))
-    spread = residual.std(0).clamp(min=1 / GRID)
     made: set[int] = set()
     for _ in range(_ROUNDS):
-        chosen = _choose(model, last, residual)
+        residual, codes = _walk(model, rows, last)
+        before, chosen = torch.from_numpy(number_ids(codes[:, :last].int().numpy())), codes[:, last]
+        spread = residual.std(0).clamp(min=1 / GRID)
         counts = torch.bincount(chosen, minlength=model.sizes[last])
         worst: dict[int, tuple[float, int, int]] = {}
         shared = 0
@@ -106,7 +113,7 @@ def _spare(
     size = model.sizes[last]
     counts = torch.bincount(chosen, minlength=size)
     rows = torch.nonzero(counts[chosen] <= _SPARE).flatten()
-    second = _choose(model, last, residual[rows], place=1)
+    second = _second(model, last, residual[rows])
     taken = set(zip(before.tolist(), chosen.tolist(), strict=True))
     needed = set(kept)
     for row, other in zip(rows.tolist(), second.tolist(), strict=True):
@@ -118,17 +125,11 @@ def _spare(
     return [entry for entry in idle if counts[entry] <= _SPARE and entry not in needed]
 
 
-def _choose(model: SemanticId, level: int, residual: Tensor, place: int = 0) -> Tensor:
-    """The code of each residual (n, latent), by the very thresholds that are served: int64 (n,).
-
-    Args:
-        place: 1 for the second choice.
-    """
-    keys, threshold = model.keys(level), model.threshold(level)
+def _second(model: SemanticId, level: int, residual: Tensor) -> Tensor:
+    """The second choice of each residual (n, latent), by what is served: int64 (n,)."""
+    keys, threshold = model.tables()[level]
     scores = (torch.addmm(threshold, part, keys.T) for part in torch.split(residual, _CHUNK))
-    if place:
-        return torch.cat([score.topk(2, dim=1).indices[:, 1] for score in scores])
-    return torch.cat([score.argmax(1) for score in scores])
+    return torch.cat([score.topk(2, dim=1).indices[:, 1] for score in scores])
 
 
 def _crowds(before: Tensor, chosen: Tensor) -> Iterator[NDArray[np.int64]]:
@@ -140,19 +141,15 @@ def _crowds(before: Tensor, chosen: Tensor) -> Iterator[NDArray[np.int64]]:
             yield part
 
 
-def _walk(model: SemanticId, rows: Tensor, until: int) -> tuple[Tensor, Tensor]:
-    """What level `until` sees of rows (n, D): (n, latent), and the codes up to it: int64."""
-    latent = model.latent(rows)
-    carried, residual, codes = torch.zeros_like(latent), latent, []
-    for level in range(until + 1):
-        if level % 2 == 0:
-            residual = latent - model.carry * carried
-        seen = residual
-        chosen = _choose(model, level, residual)
-        codes.append(chosen)
-        entry = model.keys(level)[chosen]
-        residual, carried = residual - entry, carried + entry
-    return seen, torch.stack(codes, 1)
+def _walk(model: SemanticId, rows: Tensor, level: int) -> tuple[Tensor, Tensor]:
+    """What `level` sees of rows (n, D) as it chooses: (n, latent); the codes: int64 (n, 6)."""
+    seen, codes = [], []
+    tables, carry, again = model.tables(), float(model.carry), bool(model.again)
+    for part in torch.split(model.latent(rows), _CHUNK):
+        found = choices(part, tables, carry, again)
+        seen.append(found[level].seen)
+        codes.append(torch.stack([each.index for each in found], 1))
+    return torch.cat(seen), torch.cat(codes)
 
 
 def _part(

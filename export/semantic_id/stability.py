@@ -5,7 +5,8 @@ from torch import Tensor
 
 from export.semantic_id.codebooks import Codebook, means
 from export.semantic_id.measures import in_batches
-from export.semantic_id.model import CARRY, NAMES, SemanticId, on_grid
+from export.semantic_id.model import CARRY, NAMES, SemanticId
+from export.semantic_id.search import on_grid
 
 
 def moved(previous: SemanticId, latent: Tensor, share: float) -> tuple[Codebook, ...]:

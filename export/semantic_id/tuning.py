@@ -8,13 +8,15 @@ that were not chosen get gradient through the soft path, so that none falls asle
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.semantic_id.measures import in_batches, order
-from export.semantic_id.model import CARRY, NAMES, SemanticId, on_grid
+from export.semantic_id.model import CARRY, NAMES, SemanticId
+from export.semantic_id.search import on_grid
 
 _TOP = 32
 _SOFT = 0.03  # temperature of activations
@@ -91,28 +93,51 @@ def _held_order(model: SemanticId, held: Tensor) -> float:
     return order(held.numpy(), hat.numpy()).get("tau_100", 0.0)
 
 
+class _Look(NamedTuple):
+    """The entry (B, d) and its value (B, D), straight through; the squared distance, a mean."""
+
+    entry: Tensor
+    value: Tensor
+    distance: Tensor
+
+
 def _loss(model: SemanticId, trained: nn.ParameterDict, rows: Tensor, plan: Tuning) -> Tensor:
+    """The loss of rows (B, D), by the very steps of `search.choices`."""
     latent = model.latent(rows)
-    total = model.mean.expand(len(rows), -1)
-    carried, residual, commitment = torch.zeros_like(latent), latent, torch.zeros(())
-    for level, name in enumerate(NAMES):
+    looks: list[_Look] = []
+    carried, residual = torch.zeros_like(latent), latent
+    for level in range(len(NAMES)):
         if level % 2 == 0:
             residual = latent - CARRY * carried
-        values, bias = trained[f"{name}_value"], model.bias(level)
-        keys = trained[name] if plan.entries else model.keys(level)
-        with torch.no_grad():
-            score = torch.addmm(bias - keys.square().sum(1) / 2, residual, keys.T)
-            top = score.topk(min(_TOP, len(keys)), dim=1).indices  # (B, 32)
-        near = F.embedding(top, keys)  # (B, 32, d); indexing would add gradients in any order
-        activation = torch.einsum("bd,bkd->bk", residual, near) - near.square().sum(2) / 2
-        share = ((activation + bias[top]) / _SOFT).softmax(1)
-        commitment = commitment + (residual.detach() - near[:, 0]).square().sum(1).mean()
-        chosen = _through(share, near)
-        total = total + _through(share, F.embedding(top, values))
-        residual, carried = residual - chosen, carried + chosen
-    hat = F.normalize(total, dim=1)
+        looks.append(_look(model, trained, level, residual, plan))
+        residual, carried = residual - looks[level].entry, carried + looks[level].entry
+    commitment = torch.stack([each.distance for each in looks]).sum()
+    if model.again:
+        missing = residual / CARRY
+        for level in range(len(NAMES) - 2):
+            seen = missing + looks[level].entry
+            looks[level] = _look(model, trained, level, seen, plan)
+            missing = seen - looks[level].entry
+    hat = F.normalize(model.mean + torch.stack([each.value for each in looks]).sum(0), dim=1)
     error = (hat - rows).square().sum(1).mean()
     return error + plan.order * _order_loss(rows, hat) + plan.commitment * commitment
+
+
+def _look(
+    model: SemanticId, trained: nn.ParameterDict, level: int, seen: Tensor, plan: Tuning
+) -> _Look:
+    """What a level makes of what it sees (B, d)."""
+    name = NAMES[level]
+    values, bias = trained[f"{name}_value"], model.bias(level)
+    keys = trained[name] if plan.entries else model.keys(level)
+    with torch.no_grad():
+        score = torch.addmm(bias - keys.square().sum(1) / 2, seen, keys.T)
+        top = score.topk(min(_TOP, len(keys)), dim=1).indices  # (B, 32)
+    near = F.embedding(top, keys)  # (B, 32, d); indexing would add gradients in any order
+    activation = torch.einsum("bd,bkd->bk", seen, near) - near.square().sum(2) / 2
+    share = ((activation + bias[top]) / _SOFT).softmax(1)
+    distance = (seen.detach() - near[:, 0]).square().sum(1).mean()
+    return _Look(_through(share, near), _through(share, F.embedding(top, values)), distance)
 
 
 def _through(share: Tensor, entries: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 from export.manifest import Source, TensorSpec
 from export.reference.weights import SHIPPED
 from export.revision import file_revision
-from export.semantic_id.model import NAMES, SemanticId, project, search
+from export.semantic_id.model import NAMES, SemanticId
+from export.semantic_id.search import project, search
 from export.sources.card import load_own, read_card
 from export.sources.source import GraphSource, ModelSource
 
@@ -32,7 +33,7 @@ class ExactEncoder(torch.nn.Module):
     def __init__(self, model: SemanticId) -> None:
         super().__init__()
         basis, offset = model.projection()
-        self.carry = float(model.carry)
+        self.carry, self.again = float(model.carry), bool(model.again)
         self.register_buffer("basis", basis)  # (D, L) float64
         self.register_buffer("offset", offset)  # (L,) float64
         for level in range(len(NAMES)):
@@ -45,7 +46,8 @@ class ExactEncoder(torch.nn.Module):
             (self._buffer("keys", level), self._buffer("threshold", level))
             for level in range(len(NAMES))
         ]
-        return search(project(features, self.basis, self.offset), tables, self.carry)
+        latent = project(features, self.basis, self.offset)
+        return search(latent, tables, self.carry, self.again)
 
     def _buffer(self, name: str, level: int) -> Tensor:
         return cast(Tensor, getattr(self, f"{name}_{level}"))

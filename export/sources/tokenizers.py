@@ -16,7 +16,8 @@ from torch import Tensor
 from export.errors import SourceError
 from export.manifest import Source
 from export.revision import file_revision
-from export.semantic_id.model import NAMES, SemanticId, on_grid
+from export.semantic_id.model import NAMES, SemanticId
+from export.semantic_id.search import on_grid
 from export.sources.semantic_id import WEIGHTS, read_semantic_id, semantic_id_graphs
 from export.sources.source import ModelSource
 
@@ -71,6 +72,7 @@ def _residual(file: Path, state: dict[str, Tensor]) -> ModelSource:
     dimension = books[0].shape[1]
     model = SemanticId(sizes, dimension, dimension)
     model.carry.fill_(1.0)
+    model.again.fill_(0.0)
     for level, book in enumerate(books):
         model.keys(level).copy_(on_grid(book))
         model.values(level).copy_(on_grid(book))

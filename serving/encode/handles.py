@@ -90,13 +90,13 @@ def towers(bundles: dict[str, Bundle]) -> Towers:
     image, text, semantic_id = (bundles[name].manifest for name in (IMAGE, TEXT, SEMANTIC_ID))
     learned_on = semantic_id.metadata.get("encoders")
     if isinstance(learned_on, dict):
-        for manifest in (image, text):
-            revision = learned_on.get(manifest.name)
-            if revision is not None and revision != manifest.source.revision:
+        served = {manifest.name: manifest.source.revision for manifest in (image, text)}
+        for name, revision in learned_on.items():
+            if served.get(name) != revision:
                 raise UnavailableError(
-                    f"semantic_id {semantic_id.version} was learned on {manifest.name} {revision}, "
-                    f"but {manifest.source.revision} is served; train it on this one, or load "
-                    "the version that it was learned on"
+                    f"semantic_id {semantic_id.version} was learned on {name} {revision}, "
+                    f"but {served.get(name, 'no such encoder')} is served; train it on this one, "
+                    "or load the version that it was learned on"
                 )
     _, height, width, _ = image.graphs["model"].inputs[0].shape
     dimension = image.graphs["model"].outputs[0].shape[-1]

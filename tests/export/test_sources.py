@@ -12,7 +12,8 @@ from export import Repository, parity
 from export.errors import SourceError
 from export.pipeline import publish
 from export.reference.image_encoder import ImageEncoder
-from export.semantic_id.model import NAMES, SemanticId, on_grid
+from export.semantic_id.model import NAMES, SemanticId
+from export.semantic_id.search import on_grid
 from export.sources.own import read_image_encoder
 from export.sources.semantic_id import ExactEncoder, read_semantic_id, semantic_id_graphs
 

@@ -11,7 +11,8 @@ from export import Repository, parity
 from export.__main__ import main
 from export.errors import SourceError
 from export.reference.weights import save_weights
-from export.semantic_id.model import NAMES, SIZES, SemanticId, on_grid
+from export.semantic_id.model import NAMES, SIZES, SemanticId
+from export.semantic_id.search import on_grid
 from export.sources import tokenizers
 from export.sources.tokenizers import open_tokenizer
 

@@ -136,7 +136,8 @@ def test_a_tokenizer_of_other_encoders_is_refused(bundles: Repository) -> None:
     bundle = opened["semantic_id"]
     good = Bundle(bundle.directory, replace(bundle.manifest, metadata=learned))
     assert towers({**opened, "semantic_id": good}).target.size == (8, 8)
-    learned = {"encoders": {"image_encoder": "sha256:of-another"}}
-    bad = Bundle(bundle.directory, replace(bundle.manifest, metadata=learned))
-    with pytest.raises(UnavailableError, match="was learned on image_encoder sha256:of-another"):
-        towers({**opened, "semantic_id": bad})
+    for other in ({"image_encoder": "sha256:of-another"}, {"clip": revision}):
+        bad = Bundle(bundle.directory, replace(bundle.manifest, metadata={"encoders": other}))
+        (name, found), *_ = other.items()
+        with pytest.raises(UnavailableError, match=f"was learned on {name} {found}"):
+            towers({**opened, "semantic_id": bad})
