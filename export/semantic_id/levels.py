@@ -39,7 +39,7 @@ class Levels:
     def encode(self, latent: Tensor, again: bool) -> Tensor:
         """Latents (n, d) -> codes int64 (n, 6), as they are served; `again` as in `choices`."""
         tables = [(book.keys, threshold(book.keys, book.bias)) for book in self.books]
-        found = [search(part, tables, CARRY, again)[0] for part in latent.split(_CHUNK)]
+        found = [search(part, tables, CARRY, again)[0] for part in torch.split(latent, _CHUNK)]
         return torch.cat(found).long()
 
     def parts(self, codes: Tensor) -> Tensor:

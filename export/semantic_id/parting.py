@@ -148,7 +148,7 @@ def _walk(model: SemanticId, rows: Tensor, level: int) -> tuple[Tensor, Tensor]:
     for part in torch.split(model.latent(rows), _CHUNK):
         found = choices(part, tables, carry, again)
         seen.append(found[level].seen)
-        codes.append(torch.stack([each.index for each in found], 1))
+        codes.append(torch.stack([each.code for each in found], 1))
     return torch.cat(seen), torch.cat(codes)
 
 

@@ -27,11 +27,11 @@ def project(features: Tensor, basis: Tensor, offset: Tensor) -> Tensor:
 
 
 class Choice(NamedTuple):
-    """What a level saw, float32 (B, latent), and what it chose: index int64 (B,), by what margin
+    """What a level saw, float32 (B, latent), and what it chose: code int64 (B,), by what margin
     float32 (B,), and the entry (B, latent)."""
 
     seen: Tensor
-    index: Tensor
+    code: Tensor
     margin: Tensor
     entry: Tensor
 
@@ -43,7 +43,7 @@ def search(latent: Tensor, tables: Tables, carry: float, again: bool) -> tuple[T
     """Latent (B, latent); entries (K, latent) and thresholds (K,) of each level -> codes int32
     (B, levels), margin float32 (B, levels). See `choices`."""
     found = choices(latent, tables, carry, again)
-    codes = torch.stack([each.index for each in found], 1).int()
+    codes = torch.stack([each.code for each in found], 1).int()
     return codes, torch.stack([each.margin for each in found], 1)
 
 

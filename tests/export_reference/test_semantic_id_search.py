@@ -74,7 +74,7 @@ def test_the_first_of_the_largest_wins_in_blocks_too(count: int) -> None:
     score = torch.randint(40, (300, count), generator=generator).float()  # many ties
     entries = torch.eye(count)
     (choice,) = search.choices(score, [(entries, torch.zeros(count))], CARRY, again=False)
-    assert torch.equal(choice.index, score.argmax(1))
+    assert torch.equal(choice.code, score.argmax(1))
     best = score.topk(2).values
     assert torch.equal(choice.margin, best[:, 0] - best[:, 1])
 
