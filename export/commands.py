@@ -11,6 +11,7 @@ from export.bundle import Bundle
 from export.errors import ExportError, IntegrityError, ManifestError, NotFoundError
 from export.garbage import parse_age
 from export.hashing import HashCache
+from export.progress import steps
 from export.report import describe
 from export.repository import Repository
 from export.store import split_url
@@ -85,18 +86,22 @@ def open_bundle(spec: str) -> Bundle:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    bundle = open_bundle(arguments.bundle)
-    print("\n".join(describe(bundle)))
-    if arguments.samples is not None:
-        from export.contact_sheet import draw
+    with steps("inspect") as step:
+        step(arguments.bundle, "opening")
+        bundle = open_bundle(arguments.bundle)
+        lines = describe(bundle)
+        if arguments.samples is not None:
+            from export.contact_sheet import draw
 
-        if arguments.encoder:
-            encoder = open_bundle(arguments.encoder)
-        else:
-            encoder = Repository(_repository_of(arguments.bundle)).open("image_encoder")
-        manifest = bundle.manifest
-        sheet = arguments.sheet or Path(f"{manifest.name}-{manifest.version}.png")
-        print(f"{draw(bundle, encoder, arguments.samples, sheet)}: {sheet}")
+            if arguments.encoder:
+                encoder = open_bundle(arguments.encoder)
+            else:
+                encoder = Repository(_repository_of(arguments.bundle)).open("image_encoder")
+            manifest = bundle.manifest
+            sheet = arguments.sheet or Path(f"{manifest.name}-{manifest.version}.png")
+            step(arguments.bundle, "drawing its contact sheet")
+            lines.append(f"{draw(bundle, encoder, arguments.samples, sheet)}: {sheet}")
+    print("\n".join(lines))
     return 0
 
 
@@ -126,16 +131,20 @@ def _ls(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     repository = _existing(arguments.repository, arguments.key)
-    bad = 0
-    for name in [arguments.name] if arguments.name else repository.names():
-        wanted = [arguments.version] if arguments.version else repository.versions(name)
-        for version in wanted or ["latest"]:
-            try:
-                repository.open(name, version, full=arguments.full)
-                print(f"{name} {version}: verified")
-            except ExportError as error:
-                bad += 1
-                print(f"{name} {version}: {error}")
+    bad, lines = 0, []
+    with steps("verify") as step:
+        for name in [arguments.name] if arguments.name else repository.names():
+            wanted = [arguments.version] if arguments.version else repository.versions(name)
+            for version in wanted or ["latest"]:
+                step(name, version)
+                try:
+                    repository.open(name, version, full=arguments.full)
+                    lines.append(f"{name} {version}: verified")
+                except ExportError as error:
+                    bad += 1
+                    lines.append(f"{name} {version}: {error}")
+    for line in lines:
+        print(line)
     if bad:
         raise IntegrityError(f"{bad} of these must not be loaded")
     return 0
@@ -171,7 +180,10 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 def _collect(arguments: argparse.Namespace) -> int:
     older_than_s = parse_age(arguments.older_than)
-    found = _existing(arguments.repository).collect(older_than_s, dry_run=arguments.dry_run)
+    repository = _existing(arguments.repository)
+    with steps("gc") as step:
+        step(arguments.repository, "looking for what no version names")
+        found = repository.collect(older_than_s, dry_run=arguments.dry_run)
     for item in found:
         print(f"{item.name}: {item.bytes:,} bytes, {item.age_s / 3600:.1f} h old")
     total = sum(item.bytes for item in found)

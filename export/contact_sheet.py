@@ -5,16 +5,14 @@ A row is one entry of the coarsest codebook; its pictures are the clearest cases
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from export.bundle import Bundle
 from export.errors import MissingExtraError, SourceError
-
-if TYPE_CHECKING:
-    pass
+from export.progress import counted
 
 Array = npt.NDArray[Any]
 MOST_PICTURES = 2_000
@@ -87,15 +85,16 @@ def _pictures(folder: Path, encoder: Bundle) -> list[Array]:
     if not files:
         raise SourceError(f"{folder}: there is no picture ({', '.join(_SUFFIXES)}) below it")
     count = min(len(files), MOST_PICTURES)
-    found = []
-    for path in (files[index * len(files) // count] for index in range(count)):
-        try:
-            with Image.open(path) as image:
-                rgb: Image.Image = ImageOps.exif_transpose(image).convert("RGB")
-        except OSError as error:
-            raise SourceError(f"{path} cannot be read: {error}") from error
-        size = (int(width), int(height))
-        found.append(np.asarray(ImageOps.fit(rgb, size, Image.Resampling.BICUBIC)))
+    found, size = [], (int(width), int(height))
+    with counted("reading pictures", count) as advance:
+        for path in (files[index * len(files) // count] for index in range(count)):
+            try:
+                with Image.open(path) as image:
+                    rgb: Image.Image = ImageOps.exif_transpose(image).convert("RGB")
+            except OSError as error:
+                raise SourceError(f"{path} cannot be read: {error}") from error
+            found.append(np.asarray(ImageOps.fit(rgb, size, Image.Resampling.BICUBIC)))
+            advance(1)
     return found
 
 
@@ -110,11 +109,12 @@ def _codes(tokenizer: Bundle, encoder: Bundle, pictures: list[Array]) -> tuple[A
     tower = onnxruntime.InferenceSession(str(encoder.path()), providers=provider)
     encode = onnxruntime.InferenceSession(str(tokenizer.path("encode")), providers=provider)
     codes, margins = [], []
-    for at in range(0, len(pictures), _BATCH):
-        (features,) = tower.run(
-            ["image_features"], {"pixels": np.stack(pictures[at : at + _BATCH])}
-        )
-        found, margin = encode.run(["codes", "margin"], {"features": features})
-        codes.append(found)
-        margins.append(margin)
+    with counted("encoding pictures", len(pictures)) as advance:
+        for at in range(0, len(pictures), _BATCH):
+            batch = np.stack(pictures[at : at + _BATCH])
+            (features,) = tower.run(["image_features"], {"pixels": batch})
+            found, margin = encode.run(["codes", "margin"], {"features": features})
+            codes.append(found)
+            margins.append(margin)
+            advance(len(batch))
     return np.concatenate(codes), np.concatenate(margins)

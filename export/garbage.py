@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from export.errors import RepositoryError
+from export.progress import counted
 
 # No upload may take longer than what is left of it after `export.object_store.REUSED_S`.
 LEAST_S = 3600.0
@@ -65,14 +66,16 @@ def collect(
     check_age(older_than_s)
     wanted = named()
     found = []
-    for name in listed:
-        # Only now: whoever publishes the same content again has written it anew.
-        status = None if name in wanted else look(name)
-        if status is None or (age := time.time() - status[1]) < older_than_s:
-            continue
-        if remove is not None:
-            remove(name)
-        found.append(Garbage(name, status[0], age))
+    with counted("looking at files", len(listed)) as advance:
+        for name in listed:
+            advance(1)
+            # Only now: whoever publishes the same content again has written it anew.
+            status = None if name in wanted else look(name)
+            if status is None or (age := time.time() - status[1]) < older_than_s:
+                continue
+            if remove is not None:
+                remove(name)
+            found.append(Garbage(name, status[0], age))
     if remove is not None and (lost := named() & {item.name for item in found}):
         raise RepositoryError(
             f"a version that was published just now names {sorted(lost)}, which were removed: "

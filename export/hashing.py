@@ -15,10 +15,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from export.errors import IntegrityError
+from export.progress import counted
 
 # Clocks of file systems tick every few milliseconds: a file younger than this may still change
 # without its times changing, so its hash is not remembered.
 _SETTLED_NS = 100_000_000
+_BLOCK_BYTES = 1 << 18
 # What a disk that may only be read, or is full, says.
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
@@ -26,8 +28,14 @@ UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT
 def digest_file(path: Path) -> str:
     """Hex SHA-256 of a regular file. Raises IntegrityError for a symlink or anything else."""
     descriptor = _open_regular(path)
-    with os.fdopen(descriptor, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest, block = hashlib.sha256(), memoryview(bytearray(_BLOCK_BYTES))
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        with counted(f"hashing {path.name}", size) as advance:
+            while count := file.readinto(block):
+                digest.update(block[:count])
+                advance(count)
+    return digest.hexdigest()
 
 
 def _open_regular(path: Path) -> int:

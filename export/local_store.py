@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from export.bundle import Bundle
+from export.copying import copy_file
 from export.errors import IntegrityError, RepositoryError
 from export.garbage import Garbage, check_age
 from export.hashing import HashCache, digest_file
@@ -18,6 +19,7 @@ from export.manifest import MANIFEST_FILE, Manifest, dump
 from export.pointer import POINTER_FILE, Pointer
 from export.pointer import dump as dump_pointer
 from export.pointer import parse as parse_pointer
+from export.progress import counted
 from export.rules import is_name, is_version
 from export.staging import abandoned, locked, staging, sync, write_atomic
 
@@ -76,12 +78,14 @@ class LocalStore:
     def collect(self, older_than_s: float, *, dry_run: bool) -> list[Garbage]:
         """Scratch folders that nobody holds; the next publisher would remove them too."""
         check_age(older_than_s)
-        found = []
-        for name in self.names():
-            for path, size, age_s in abandoned(self.root / name, older_than_s):
-                if not dry_run:
-                    shutil.rmtree(path)
-                found.append(Garbage(f"{name}/{path.name}", size, age_s))
+        found, names = [], self.names()
+        with counted("looking into folders", len(names)) as advance:
+            for name in names:
+                for path, size, age_s in abandoned(self.root / name, older_than_s):
+                    if not dry_run:
+                        shutil.rmtree(path)
+                    found.append(Garbage(f"{name}/{path.name}", size, age_s))
+                advance(1)
         return found
 
     def _point(self, name: str, change: Callable[[Pointer], Pointer]) -> Pointer:
@@ -108,10 +112,7 @@ def copy_files(bundle: Bundle, target: Path) -> None:
     """
     for name, entry in bundle.manifest.files.items():
         path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (bundle.directory / name).open("rb") as source, path.open("xb") as copy:
-            while block := source.read(1 << 20):
-                copy.write(block)
+        copy_file(bundle.directory / name, path)
         path.chmod(0o444)
         sync(path)
         # Of the copy, not of what was read: this is what will be served.

@@ -5,11 +5,14 @@ the environment, `~/.aws`, or the machine's role) and never pass through here.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from export.errors import MissingExtraError, NotFoundError, RepositoryError
+from export.progress import counted
 
 # Whose drivers pass "only if there is no such object" on to a server that decides it in one step.
 EXCLUSIVE = ("s3", "s3a", "memory")
@@ -83,10 +86,11 @@ class Objects:
         except _failures() as error:
             raise self._failed("remove", key, error) from error
 
-    def download(self, key: str, target: Path) -> None:
-        """Copy an object into a file. Raises NotFoundError where there is none."""
+    def download(self, key: str, target: Path, size: int) -> None:
+        """Copy an object of `size` bytes into a file. Raises NotFoundError where there is none."""
         try:
-            self._system.get_file(self._at(key), str(target))
+            with _told(f"downloading {target.name}", size) as callback:
+                self._system.get_file(self._at(key), str(target), callback=callback)
         except FileNotFoundError as error:
             raise NotFoundError(f"{self._at(key)} is missing") from error
         except _failures() as error:
@@ -95,7 +99,8 @@ class Objects:
     def upload(self, source: Path, key: str) -> None:
         """Copy a file into an object, replacing what is there."""
         try:
-            self._system.put_file(str(source), self._at(key))
+            with _told(f"uploading {source.name}", source.stat().st_size) as callback:
+                self._system.put_file(str(source), self._at(key), callback=callback)
         except _failures() as error:
             raise self._failed("upload", key, error) from error
 
@@ -131,6 +136,22 @@ class Objects:
 
     def _failed(self, what: str, key: str, error: Exception) -> RepositoryError:
         return RepositoryError(f"cannot {what} {self._at(key)}: {type(error).__name__}: {error}")
+
+
+@contextmanager
+def _told(doing: str, size: int) -> Iterator[Any]:
+    """A callback for drivers, which tell how much of a file they have moved."""
+    from fsspec.callbacks import Callback
+
+    with counted(doing, size) as advance:
+        moved = 0
+
+        def tell(size: int | None, value: int, **_: object) -> None:  # noqa: ARG001
+            nonlocal moved
+            advance(value - moved)
+            moved = value
+
+        yield Callback(hooks={"bar": tell})
 
 
 def _failures() -> tuple[type[Exception], ...]:

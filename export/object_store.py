@@ -28,6 +28,7 @@ from export.object_access import EXCLUSIVE, Objects
 from export.pointer import Pointer
 from export.pointer import dump as dump_pointer
 from export.pointer import parse as parse_pointer
+from export.progress import counted
 from export.rules import is_name, is_version
 from export.staging import staging
 
@@ -84,7 +85,7 @@ class ObjectStore:
         manifest = parse(data)
         with staging(self._cache) as staged:
             for file, entry in manifest.files.items():
-                self._download(file, entry.sha256, staged)
+                self._download(file, entry, staged)
             (staged / MANIFEST_FILE).write_bytes(data)
             Bundle.read(staged)
             if full:
@@ -131,12 +132,13 @@ class ObjectStore:
 
     def _named(self) -> set[str]:
         """The files of every version there is. Raises ManifestError for one that is damaged."""
-        return {
-            entry.sha256
-            for name in self.names()
-            for version in self.versions(name)
-            for entry in self._manifest(name, version).files.values()
-        }
+        published = [(name, version) for name in self.names() for version in self.versions(name)]
+        found: set[str] = set()
+        with counted("reading manifests", len(published)) as advance:
+            for name, version in published:
+                found |= {entry.sha256 for entry in self._manifest(name, version).files.values()}
+                advance(1)
+        return found
 
     def _manifest(self, name: str, version: str) -> Manifest:
         key = f"{name}/{version}/{MANIFEST_FILE}"
@@ -174,11 +176,11 @@ class ObjectStore:
         data = self._objects.get(key) or b""
         return int(max(records)[:12]), parse_pointer(data, f"{self._objects.url}/{key}")
 
-    def _download(self, file: str, sha256: str, target: Path) -> None:
+    def _download(self, file: str, entry: FileEntry, target: Path) -> None:
         path = target / file
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._objects.download(f"{_FILES}/{sha256}", path)
+            self._objects.download(f"{_FILES}/{entry.sha256}", path, entry.bytes)
         except NotFoundError as error:
             raise IntegrityError(f"{file}: {error}: publish the bundle again") from error
         path.chmod(0o444)

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from shutil import copyfile
 from tempfile import TemporaryDirectory
 
 import torch
 
 from export import parity
 from export.bundle import Bundle
+from export.copying import copy_file
 from export.errors import GraphError, ParityError
 from export.manifest import Graph, Manifest, Parity
 from export.onnx_graph import write_graph
@@ -103,8 +103,7 @@ def build(
     for file_name, data in source.files.items():
         (folder / file_name).write_bytes(data)
     for file_name, path in source.copied.items():
-        (folder / file_name).parent.mkdir(parents=True, exist_ok=True)
-        copyfile(path, folder / file_name)
+        copy_file(path, folder / file_name)
     for file_name, write in source.written.items():
         step(f"writing {file_name}")
         write(folder / file_name)

@@ -71,6 +71,30 @@ def _publish_at_once(open_one: Callable[[int], Repository], drafts: list[Bundle]
     return won
 
 
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """Every bar that was shown, by its words: [done, total]; the last one of a name counts."""
+    from rich.progress import Progress, TaskID
+
+    found: dict[str, list[int]] = {}
+    names: dict[tuple[int, TaskID], str] = {}
+    add_task, advance = Progress.add_task, Progress.advance
+
+    def added(self: Progress, description: str, total: int | None = None) -> TaskID:
+        task = add_task(self, description, total=total)
+        if total is not None:
+            names[id(self), task], found[description] = description, [0, total]
+        return task
+
+    def advanced(self: Progress, task: TaskID, more: int) -> None:
+        found[names[id(self), task]][0] += more
+        advance(self, task, more)
+
+    monkeypatch.setattr(Progress, "add_task", added)
+    monkeypatch.setattr(Progress, "advance", advanced)
+    return found
+
+
 @pytest.fixture(scope="session")
 def object_server() -> Iterator[str]:
     """The URL of an S3-compatible server (moto's) on loopback."""
