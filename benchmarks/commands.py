@@ -89,6 +89,12 @@ def _int8(args: argparse.Namespace) -> None:
     finish("int8", args.seed, run(args.photos, size, args.scale))
 
 
+def _bundles(args: argparse.Namespace) -> None:
+    from .bundles import run
+
+    finish("bundles", args.seed, run(args.scale, args.seed))
+
+
 def _semantic_id(args: argparse.Namespace) -> None:
     from .semantic_id import run
 
@@ -116,6 +122,7 @@ ALL: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "checks": (_checks, "checks against the raw language-model engine"),
     "models": (_models, "served models against the bare runtime session"),
     "int8": (_int8, "an int8 image tower beside fp32 of the same graph"),
+    "bundles": (_bundles, "opening a bundle that was hashed once"),
     "semantic_id": (_semantic_id, "what semantic IDs keep of meaning, beside their peers"),
     "counters": (_counters, "round trips and bytes per lookup, exactly"),
 }
