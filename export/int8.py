@@ -10,6 +10,7 @@ Inference" (2020), section 6.2: nodes are ranked by what each alone does to the 
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,11 +21,15 @@ import torch
 
 from export import parity, patches
 from export.errors import GraphError, ParityError
+from export.progress import Advance, counted
 from export.reduced import Reduced
 from export.sources.source import GraphSource
+from export.switched import Switched
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
+# Nodes in int8 and batches -> all outputs of each batch.
+Run = Callable[[Sequence[str], list[Feeds]], list[list[Array]]]
 _MATMULS = ("MatMul", "Gemm")
 _OPERATORS = (*_MATMULS, "Conv")
 # Below this share of the weights, int8 changes hardly anything but the accuracy.
@@ -56,19 +61,28 @@ def reduce_to_int8(file: Path, graph: GraphSource, bar: float) -> Reduced:
         expected = _run(file, rows)
         calibration = rows if weights.are_convolutions else []
 
-        def worst(chosen: Sequence[str]) -> float:
-            made = _quantize(whole, calibration, target, chosen)
+        def quantized(chosen: Sequence[str], tried: list[Feeds]) -> list[list[Array]]:
+            return _run(quantize(whole, calibration, target, chosen), tried)
+
+        def worst(run: Run, chosen: Sequence[str]) -> float:
             # A node alone is ranked, not judged: there are many, and the longest rows tell enough.
             first = -1 if len(chosen) < 2 < len(nodes) else 0
-            return _worst_cosine(expected[first:], _run(made, rows[first:]))
+            return _worst_cosine(expected[first:], run(chosen, rows[first:]))
 
-        chosen = choose(nodes, worst, bar + _MARGIN * (1 - bar))
+        wanted = bar + _MARGIN * (1 - bar)
+        chosen = nodes
+        if worst(quantized, nodes) < wanted and len(nodes) <= _MOST_RANKED:
+            run: Run = quantized
+            if not calibration:
+                # What calibration chooses for a node depends on the nodes beside it.
+                run = Switched(whole, target, nodes, Path(scratch) / "switched.onnx").run
+            chosen = choose(nodes, partial(worst, run), wanted)
         if weights.share(chosen) < _WORTHWHILE:
             raise ParityError(
                 [f"{file.stem}: int8 keeps a cosine of {bar} only with too few nodes in int8"],
                 [f"{len(nodes) - len(chosen)} of {len(nodes)} nodes had to stay in fp32"],
             )
-        _quantize(whole, calibration, target, chosen).replace(file)
+        quantize(whole, calibration, target, chosen).replace(file)
     file.with_name(f"{file.name}.data").unlink(missing_ok=True)
     method = "calibrated" if calibration else "dynamic"
     return Reduced(method, len(nodes) - len(chosen), len(nodes))
@@ -78,18 +92,24 @@ def choose(nodes: list[str], worst: Callable[[Sequence[str]], float], bar: float
     """As many nodes as keep the worst row above the bar, the most harmless ones first.
 
     Args:
+        nodes: more than keep it.
         worst: the lowest cosine with these nodes in int8.
     """
-    if worst(nodes) >= bar or len(nodes) > _MOST_RANKED:
-        return nodes
-    ranked = sorted(nodes, key=lambda name: -worst([name]))
+    harm = {}
+    with counted("ranking nodes by what each costs", len(nodes)) as advance:
+        for name in nodes:
+            harm[name] = -worst([name])
+            advance(1)
+    ranked = sorted(nodes, key=lambda name: harm[name])
     good, bad = 0, len(nodes)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if worst(ranked[:middle]) >= bar:
-            good = middle
-        else:
-            bad = middle
+    with counted("how many keep the bar", (len(nodes) - 1).bit_length()) as advance:
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            if worst(ranked[:middle]) >= bar:
+                good = middle
+            else:
+                bad = middle
+            advance(1)
     return ranked[:good]
 
 
@@ -122,14 +142,16 @@ class Weights:
 class Calibration:
     """Batches for ONNX Runtime's calibration, one row each; it asks until there is None."""
 
-    def __init__(self, rows: list[Feeds]) -> None:
+    def __init__(self, rows: list[Feeds], advance: Advance) -> None:
         self._left = iter(rows)
+        self._advance = advance
 
     def get_next(self) -> Feeds | None:
+        self._advance(1)
         return next(self._left, None)
 
 
-def _quantize(file: Path, rows: list[Feeds], target: Path, chosen: Sequence[str]) -> Path:
+def quantize(file: Path, rows: list[Feeds], target: Path, chosen: Sequence[str]) -> Path:
     """Quantize these nodes of `file` into `target`; calibrated where `rows` are given."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 
@@ -141,16 +163,18 @@ def _quantize(file: Path, rows: list[Feeds], target: Path, chosen: Sequence[str]
     logger.addFilter(_is_not_advice)
     try:
         if rows:
-            quantize_static(
-                file,
-                target,
-                Calibration(rows),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_OPERATORS),
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                **common,
-            )
+            # It asks once more than there are.
+            with counted("calibrating", len(rows) + 1) as advance:
+                quantize_static(
+                    file,
+                    target,
+                    Calibration(rows, advance),
+                    quant_format=QuantFormat.QDQ,
+                    op_types_to_quantize=list(_OPERATORS),
+                    activation_type=QuantType.QUInt8,
+                    weight_type=QuantType.QInt8,
+                    **common,
+                )
         else:
             quantize_dynamic(
                 file,

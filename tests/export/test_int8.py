@@ -14,6 +14,7 @@ from export.manifest import Source, TensorSpec
 from export.onnx_graph import write_graph
 from export.pipeline import Wanted, publish
 from export.precision import reduce
+from export.progress import steps
 from export.sources.image import random_pixels
 from export.sources.source import GraphSource, ModelSource
 
@@ -74,11 +75,13 @@ class Sensitive(torch.nn.Module):
         return y
 
 
-def test_convolutions_are_calibrated(tmp_path: Path) -> None:
+def test_convolutions_are_calibrated(tmp_path: Path, bars: dict[str, list[int]]) -> None:
     source = _source(Convolutions(), (3, 16, 16), 8)
-    bundle = publish(
-        source, Repository(tmp_path), "tower", lambda _: None, Wanted("int8", fallback=False)
-    )
+    with steps("export"):
+        bundle = publish(
+            source, Repository(tmp_path), "tower", lambda _: None, Wanted("int8", fallback=False)
+        )
+    assert bars["calibrating"] == [5, 5]
     assert bundle.manifest.precision == "int8"
     how = bundle.manifest.exporter["model.int8"]
     assert isinstance(how, dict)
@@ -88,9 +91,12 @@ def test_convolutions_are_calibrated(tmp_path: Path) -> None:
     assert bundle.manifest.parity[0].cosine >= 0.999
 
 
-def test_what_is_too_sensitive_stays_in_fp32(tmp_path: Path) -> None:
+def test_what_is_too_sensitive_stays_in_fp32(tmp_path: Path, bars: dict[str, list[int]]) -> None:
     source = _source(Sensitive(200), (64,), 64)
-    bundle = publish(source, Repository(tmp_path), "ranker", lambda _: None, Wanted("int8"))
+    with steps("export"):
+        bundle = publish(source, Repository(tmp_path), "ranker", lambda _: None, Wanted("int8"))
+    assert bars["ranking nodes by what each costs"] == [4, 4]
+    assert bars["how many keep the bar"] == [2, 2]
     how = bundle.manifest.exporter["model.int8"]
     assert isinstance(how, dict)
     assert (how["method"], how["kept"], how["nodes"]) == ("dynamic", 1, 4)
@@ -137,7 +143,7 @@ def test_a_graph_without_products_is_refused(tmp_path: Path) -> None:
         reduce(tmp_path / "model.onnx", "int8", graph, 0.999)
 
 
-@pytest.mark.parametrize("harmful", [set(), {"c"}, {"a", "d"}, {"a", "b", "c", "d", "e"}])
+@pytest.mark.parametrize("harmful", [{"c"}, {"a", "d"}, {"a", "b", "c", "d", "e"}])
 def test_the_most_harmless_are_chosen(harmful: set[str]) -> None:
     def worst(chosen: Sequence[str]) -> float:
         return 0.5 if harmful & set(chosen) else 1 - 0.0001 * len(chosen)
