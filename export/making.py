@@ -18,6 +18,7 @@ from export.progress import steps
 from export.report import describe as describe_bundle
 from export.repository import Repository
 from export.rules import check_name
+from export.sources.folders import missing
 
 if TYPE_CHECKING:
     from export.pipeline import Wanted
@@ -33,6 +34,7 @@ def add_commands(choices: "Choices") -> None:
     command.add_argument("--only", action="append", choices=shipped.NAMES, metavar="NAME")
     command.add_argument("--sign", type=Path, metavar="KEY", help="private key, from `keys`")
     command.add_argument("--dry-run", action="store_true", help="say what would be made")
+    _add_rows(command, "20,480, of these 2,048 at batch 1")
     command.set_defaults(run=_shipped)
 
     command = choices.add_parser("onnx", help="export a trained model to ONNX and publish it")
@@ -48,6 +50,7 @@ def add_commands(choices: "Choices") -> None:
     command.add_argument(
         "--fuse", metavar="TOKENIZER", help="`semantic_id` (the shipped one), or its weights' file"
     )
+    _add_rows(command, "100,000")
     command.set_defaults(run=_onnx)
 
     command = choices.add_parser("semantic_id", help="publish a tokenizer, ours or another's")
@@ -57,6 +60,7 @@ def add_commands(choices: "Choices") -> None:
     _add_publishing(command)
     command.add_argument("--name", default="semantic_id", metavar="NAME")
     command.add_argument("--samples", type=Path, help="vectors' .npy for parity")
+    _add_rows(command, "100,000")
     command.set_defaults(run=_semantic_id)
 
     command = choices.add_parser("vllm", help="publish a language model that judges ads")
@@ -90,6 +94,22 @@ def _add_publishing(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help="do everything but publish")
 
 
+def _add_rows(command: argparse.ArgumentParser, otherwise: str) -> None:
+    command.add_argument(
+        "--rows",
+        type=_positive,
+        metavar="N",
+        help=f"vectors to compare a tokenizer's codes on at batch 1, 64 and 1024 ({otherwise})",
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, found {text}")
+    return value
+
+
 def _shipped(arguments: argparse.Namespace) -> int:
     names = arguments.only or shipped.NAMES
     repository = Repository(arguments.out, private_key=arguments.sign)
@@ -98,7 +118,7 @@ def _shipped(arguments: argparse.Namespace) -> int:
             print(f"dry run: {name} {shipped.state(repository, name)}")
         return 0
     with steps("export") as step:
-        outcomes = shipped.make(repository, names, step)
+        outcomes = shipped.make(repository, names, step, arguments.rows)
     for outcome in outcomes:
         manifest = outcome.bundle.manifest
         print(f"{manifest.name} {manifest.version}: {outcome.reason}")
@@ -113,8 +133,9 @@ def _onnx(arguments: argparse.Namespace) -> int:
         source = open_source(arguments.source, arguments.kind or arguments.name)
         if arguments.fuse:
             from export.sources.fused import fuse
+            from export.sources.semantic_id import GATE_ROWS
 
-            source = fuse(source, arguments.fuse)
+            source = fuse(source, arguments.fuse, arguments.rows or GATE_ROWS)
         return source if arguments.samples is None else with_samples(source, arguments.samples)
 
     def wanted() -> "Wanted":
@@ -128,9 +149,10 @@ def _onnx(arguments: argparse.Namespace) -> int:
 def _semantic_id(arguments: argparse.Namespace) -> int:
     def read() -> "ModelSource":
         from export.sources.samples import with_samples
+        from export.sources.semantic_id import GATE_ROWS
         from export.sources.tokenizers import open_tokenizer
 
-        source = open_tokenizer(arguments.source)
+        source = open_tokenizer(arguments.source, arguments.rows or GATE_ROWS)
         return source if arguments.samples is None else with_samples(source, arguments.samples)
 
     def wanted() -> "Wanted":
@@ -153,6 +175,8 @@ def _vllm(arguments: argparse.Namespace) -> int:
 
         return Wanted(dry_run=arguments.dry_run)
 
+    if not arguments.source.is_dir():
+        raise missing(str(arguments.source))
     if arguments.quantize is None:
         return _publish(arguments, partial(read, arguments.source), wanted)
     if arguments.merge or arguments.lora:
@@ -196,12 +220,14 @@ def _publish(
 def _tensorrt(arguments: argparse.Namespace) -> int:
     from export.tensorrt_plan import BuildOptions, build, describe, parse_profiles
 
-    bundle = open_bundle(arguments.bundle)
     options = BuildOptions(parse_profiles(arguments.profile), arguments.workspace_mb << 20)
-    if arguments.dry_run:
-        print("\n".join(f"dry run: {line}" for line in describe(bundle, options)))
-        return 0
     with steps("tensorrt") as step:
-        written = build(bundle, options, partial(step, bundle.manifest.name))
-    print("\n".join(str(path) for path in written))
+        step(arguments.bundle, "opening")
+        bundle = open_bundle(arguments.bundle)
+        if arguments.dry_run:
+            lines = [f"dry run: {line}" for line in describe(bundle, options)]
+        else:
+            written = build(bundle, options, partial(step, bundle.manifest.name))
+            lines = [str(path) for path in written]
+    print("\n".join(lines))
     return 0

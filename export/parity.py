@@ -7,6 +7,8 @@ to be dynamic.
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,12 @@ import torch
 
 from export.errors import GraphError, MissingExtraError
 from export.manifest import Parity, TensorSpec
+from export.progress import Advance, counted
 from export.sources.source import GraphSource
 
 Array = npt.NDArray[Any]
 COSINE_BARS = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.999}
 _RANKED_ROWS = 256
-# At a batch of one, so many rows and no more: each is a run of its own.
-_MOST_RUNS = 2048
 
 
 def open_session(file: Path) -> Any:
@@ -49,17 +50,22 @@ def measure(name: str, graph: GraphSource, file: Path, seed: int = 0) -> tuple[P
     artefacts: list[list[Array]] = [[] for _ in graph.outputs]
     batches = []
     generator, drawn = torch.Generator().manual_seed(seed), None
-    for sizes, batch in trials(graph):
-        if sizes != drawn:
-            drawn, inputs = sizes, graph.sample(sizes, generator)
-            # The source always in the largest batches, so that what the batch changes is seen.
-            expected = _in_batches(partial(_run_source, graph), inputs, graph.axes["batch"][-1])
-        found = _in_batches(partial(_run, session, graph), inputs, batch)
-        for index, (left, right) in enumerate(zip(expected, found, strict=True)):
-            _check_shape(graph.outputs[index], sizes, left, right)
-            sources[index].append(left)
-            artefacts[index].append(right)
-        batches.append(batch)
+    planned = list(trials(graph))
+    # Inputs are drawn anew, and the source is run, only where the sizes change.
+    runs = [sizes["batch"] for sizes, _ in (*planned, *groupby(planned, itemgetter(0)))]
+    with counted("rows, source and artefact", sum(runs)) as advance:
+        for sizes, batch in planned:
+            if sizes != drawn:
+                drawn, inputs = sizes, graph.sample(sizes, generator)
+                # The source always in the largest batches, so that what the batch changes is seen.
+                largest = graph.axes["batch"][-1]
+                expected = _in_batches(partial(_run_source, graph), inputs, largest, advance)
+            found = _in_batches(partial(_run, session, graph), inputs, batch, advance)
+            for index, (left, right) in enumerate(zip(expected, found, strict=True)):
+                _check_shape(graph.outputs[index], sizes, left, right)
+                sources[index].append(left)
+                artefacts[index].append(right)
+            batches.append(batch)
     return tuple(
         compare(name, tensor.name, (left, right), tuple(batches))
         for tensor, left, right in zip(graph.outputs, sources, artefacts, strict=True)
@@ -74,7 +80,7 @@ def trials(graph: GraphSource) -> Iterator[tuple[dict[str, int], int]]:
     for index in range(max(len(sizes) for sizes in graph.axes.values())):
         sizes = {axis: sizes[min(index, len(sizes) - 1)] for axis, sizes in graph.axes.items()}
         batch = sizes["batch"]
-        rows = min(graph.rows, batch * _MOST_RUNS)
+        rows = min(graph.rows, graph.single_rows) if batch == 1 else graph.rows
         yield sizes | {"batch": max(batch, rows)}, batch
     yield {axis: 1 if axis == "batch" else sizes[-1] for axis, sizes in graph.axes.items()}, 1
 
@@ -131,9 +137,13 @@ def _in_batches(
     run: Callable[[tuple[torch.Tensor, ...]], list[Array]],
     inputs: tuple[torch.Tensor, ...],
     batch: int,
+    advance: Advance,
 ) -> list[Array]:
-    chunks = zip(*(torch.split(tensor, batch) for tensor in inputs), strict=True)
-    return [np.concatenate(parts) for parts in zip(*map(run, chunks), strict=True)]
+    found = []
+    for chunk in zip(*(torch.split(tensor, batch) for tensor in inputs), strict=True):
+        found.append(run(chunk))
+        advance(len(chunk[0]))
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def _run_source(graph: GraphSource, inputs: tuple[torch.Tensor, ...]) -> list[Array]:

@@ -40,13 +40,18 @@ class Outcome:
 
 
 def make(
-    repository: Repository, names: Iterable[str], step: Callable[[str, str], None]
+    repository: Repository,
+    names: Iterable[str],
+    step: Callable[[str, str], None],
+    rows: int | None = None,
 ) -> list[Outcome]:
     """See to it that the reference bundles are there.
 
     Args:
         names: some of `NAMES`.
         step: told the name and what is being done with it.
+        rows: vectors that the tokenizer is compared on at every batch size; None: fewer than its
+            gate takes, which these very weights went through.
 
     Raises:
         ExportError: a bundle cannot be made; those before it are published.
@@ -58,7 +63,12 @@ def make(
             from export.pipeline import publish
 
             step(name, "loading")
-            kept = publish(read(name), repository, name, partial(step, name))
+            model = read(name)
+            if rows is not None and name == "semantic_id":
+                from export.sources.semantic_id import tried_on
+
+                model = tried_on(model, rows)
+            kept = publish(model, repository, name, partial(step, name))
             outcomes.append(Outcome(kept, True, reason))
         else:
             outcomes.append(Outcome(kept, False, reason))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from export import shipped
 from export.errors import SourceError
+from export.sources.folders import missing
 from export.sources.huggingface import read_json
 from export.sources.image import DUAL, IMAGE_ONLY
 from export.sources.source import ModelSource
@@ -38,12 +39,7 @@ def open_source(spec: str, kind: str | None) -> ModelSource:
         )
     if ":" in spec and not path.exists():
         return _call(spec)
-    if path.is_absolute() or spec.count("/") != 1:
-        raise SourceError(f"{spec}: there is no such folder")
-    raise SourceError(
-        f"{spec}: there is no such folder. Models are not downloaded here: if this is a hub id, "
-        f"fetch it first (`hf download {spec} --local-dir FOLDER`) and name the folder"
-    )
+    raise missing(spec)
 
 
 def _open_folder(folder: Path, kind: str | None) -> ModelSource:

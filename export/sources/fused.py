@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from export.errors import SourceError
-from export.sources.semantic_id import read_semantic_id
+from export.sources.semantic_id import GATE_ROWS, read_semantic_id, tried_on
 from export.sources.source import GraphSource, ModelSource
 
 TOKENIZER = "semantic_id"
@@ -30,11 +30,12 @@ class Sequence(torch.nn.Module):
         return (features, *self.encoder(features))
 
 
-def fuse(source: ModelSource, tokenizer: str) -> ModelSource:
+def fuse(source: ModelSource, tokenizer: str, rows: int = GATE_ROWS) -> ModelSource:
     """Put a tokenizer behind an image tower.
 
     Args:
         tokenizer: `semantic_id` for the shipped one, or the file of its weights.
+        rows: vectors that the tokenizer by itself is compared on at every batch size.
 
     Raises:
         SourceError: no image tower, no such tokenizer, or one that was learned on other encoders.
@@ -44,7 +45,7 @@ def fuse(source: ModelSource, tokenizer: str) -> ModelSource:
     weights = None if tokenizer == TOKENIZER else Path(tokenizer)
     if weights is not None and not weights.is_file():
         raise SourceError(f"--fuse {tokenizer}: expected `{TOKENIZER}` or a weights file")
-    read = read_semantic_id(weights)
+    read = tried_on(read_semantic_id(weights), rows)
     _check_encoder(source, read)
     tower, encode = source.graphs["model"], read.graphs["encode"]
     (features,), (taken,) = tower.outputs, encode.inputs

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 
 from export.errors import SourceError
+from export.progress import counted
 from export.sources.source import GraphSource, ModelSource, Sampler
 
 # Pictures or texts, evenly from all that there are. Each is run at several batch sizes.
@@ -50,15 +51,23 @@ def _photos(path: Path, graph: GraphSource, source: ModelSource) -> Sampler:  # 
     if not files:
         raise SourceError(f"{path}: there is no picture ({', '.join(_PICTURES)}) below it")
     height, width = (int(size) for size in graph.inputs[0].shape[1:3])
-    rows = []
-    for file in _evenly(files):
-        try:
-            with Image.open(file) as image:
-                picture = ImageOps.exif_transpose(image).convert("RGB")
-        except OSError as error:
-            raise SourceError(f"{file} cannot be read: {error}") from error
-        rows.append(np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)))
-    return _drawing(torch.from_numpy(np.stack(rows)))
+    rows, chosen = [], _evenly(files)
+    with counted("reading photos", len(chosen)) as advance:
+        for file in chosen:
+            try:
+                with Image.open(file) as image:
+                    picture = ImageOps.exif_transpose(image).convert("RGB")
+            except OSError as error:
+                raise SourceError(f"{file} cannot be read: {error}") from error
+            fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+            rows.append(np.asarray(fitted))
+            advance(1)
+    pixels = torch.from_numpy(np.stack(rows))
+
+    def sample(sizes: Mapping[str, int], generator: torch.Generator) -> tuple[torch.Tensor]:
+        return (pixels[_choice(len(pixels), sizes["batch"], generator)],)
+
+    return sample
 
 
 def _texts(path: Path, graph: GraphSource, source: ModelSource) -> Sampler:  # noqa: ARG001
@@ -100,12 +109,16 @@ def _vectors(path: Path, graph: GraphSource, source: ModelSource) -> Sampler:  #
         raise SourceError(f"{path}: expected an .npy of vectors: {error}") from error
     if rows.ndim != 2 or rows.shape[1:] != graph.inputs[0].shape[1:] or not len(rows):
         raise SourceError(f"{path}: expected (n, {graph.inputs[0].shape[1]}), found {rows.shape}")
-    return _drawing(torch.nn.functional.normalize(torch.from_numpy(rows), dim=1))
+    units = torch.nn.functional.normalize(torch.from_numpy(rows), dim=1)
 
-
-def _drawing(rows: torch.Tensor) -> Sampler:
     def sample(sizes: Mapping[str, int], generator: torch.Generator) -> tuple[torch.Tensor]:
-        return (rows[_choice(len(rows), sizes["batch"], generator)],)
+        """Each row as it is before any comes again, and then as a copy that is a little off."""
+        drawn = units[_choice(len(units), sizes["batch"], generator)]
+        copies = drawn[len(units) :]
+        scale = 10 ** (-1 - 5 * torch.rand((len(copies), 1), generator=generator))
+        noise = torch.nn.functional.normalize(torch.randn(copies.shape, generator=generator), dim=1)
+        moved = torch.nn.functional.normalize(copies + scale * noise, dim=1)
+        return (torch.cat([drawn[: len(units)], moved]),)
 
     return sample
 

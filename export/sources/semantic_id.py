@@ -5,6 +5,7 @@ code never depends on the batch, the runtime or the processor (docs/decisions/00
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,9 @@ from export.sources.card import load_own, read_card
 from export.sources.source import GraphSource, ModelSource
 
 BATCHES = (1, 64, 1024)
+# What the gate of a tokenizer takes (docs/decisions/0021).
+GATE_ROWS = 100_000
+# What is enough to see that the shipped one, which went through it, was put together rightly.
 ROWS = 20_480
 WEIGHTS = "semantic_id.safetensors"
 
@@ -89,6 +93,12 @@ def read_semantic_id(weights: Path | None = None) -> ModelSource:
             "card": card,
         },
     )
+
+
+def tried_on(source: ModelSource, rows: int) -> ModelSource:
+    """The same tokenizer, whose codes are compared on so many vectors at every batch size."""
+    encode = replace(source.graphs["encode"], rows=rows, single_rows=rows)
+    return replace(source, graphs={**source.graphs, "encode": encode})
 
 
 def semantic_id_graphs(model: SemanticId) -> dict[str, GraphSource]:

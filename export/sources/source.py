@@ -27,6 +27,7 @@ class GraphSource:
         axes: for each dynamic axis the sizes that parity is measured at, the largest last.
         rows: how many rows at least it is measured on at each batch size; for outputs where a
             rare row that differs must be found. 0: one batch.
+        single_rows: how many of these at a batch of one, where each is a run of its own.
         attention: how many layers' attention there is; each must become one node.
         stages: for a graph that is two others, one after the other: their names and themselves.
             Each is traced and measured alone, the file is put together from theirs, and must give
@@ -39,6 +40,7 @@ class GraphSource:
     sample: Sampler
     axes: Mapping[str, tuple[int, ...]]
     rows: int = 0
+    single_rows: int = 2048
     attention: int = 0
     stages: Mapping[str, "GraphSource"] = field(default_factory=dict)
 

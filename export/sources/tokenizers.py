@@ -1,11 +1,10 @@
 """Tokenizers by name: ours, or residual quantizers that were learned elsewhere.
 
 In: `semantic_id` (the shipped one), a folder or a file of safetensors. Out: a `ModelSource` that is
-published through the same gate as every tokenizer: 100,000 vectors at several batch sizes, and not
+published through the same gate as every tokenizer: many vectors at batch 1, 64 and 1024, and not
 one code that differs.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,17 +17,22 @@ from export.manifest import Source
 from export.revision import file_revision
 from export.semantic_id.model import NAMES, SemanticId
 from export.semantic_id.search import on_grid
-from export.sources.semantic_id import WEIGHTS, read_semantic_id, semantic_id_graphs
+from export.sources.semantic_id import (
+    GATE_ROWS,
+    WEIGHTS,
+    read_semantic_id,
+    semantic_id_graphs,
+    tried_on,
+)
 from export.sources.source import ModelSource
 
-ROWS = 100_000
 SHIPPED_NAME = "semantic_id"
 # How others name the codebooks of a residual quantizer, level by level.
 _PATTERNS = ("codebooks.{}", "layers.{}._codebook.embed", "layers.{}.codebook")
 
 
-def open_tokenizer(spec: str) -> ModelSource:
-    """Read the tokenizer that `spec` names.
+def open_tokenizer(spec: str, rows: int = GATE_ROWS) -> ModelSource:
+    """Read the tokenizer that `spec` names, to be compared on `rows` vectors at every batch size.
 
     A folder is a bundle of ours or one that training left: it holds `semantic_id.safetensors`.
     Any other safetensors file is taken for a residual quantizer if it has six codebooks (K, D),
@@ -36,8 +40,12 @@ def open_tokenizer(spec: str) -> ModelSource:
 
     Raises: SourceError when there is nothing there, or something else.
     """
+    return tried_on(_read(spec), rows)
+
+
+def _read(spec: str) -> ModelSource:
     if spec == SHIPPED_NAME:
-        return _thorough(read_semantic_id())
+        return read_semantic_id()
     path = Path(spec)
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
@@ -52,13 +60,8 @@ def open_tokenizer(spec: str) -> ModelSource:
             f"{file}: expected safetensors: {error}; other formats can run code as they are read"
         ) from error
     if "basis" in state:
-        return _thorough(read_semantic_id(file))
-    return _thorough(_residual(file, state))
-
-
-def _thorough(source: ModelSource) -> ModelSource:
-    encode = replace(source.graphs["encode"], rows=ROWS)
-    return replace(source, graphs={**source.graphs, "encode": encode})
+        return read_semantic_id(file)
+    return _residual(file, state)
 
 
 def _residual(file: Path, state: dict[str, Tensor]) -> ModelSource:

@@ -80,7 +80,7 @@ def _tokenizer(width: int = WIDTH) -> ModelSource:
 @pytest.fixture
 def fused_source(monkeypatch: pytest.MonkeyPatch) -> ModelSource:
     monkeypatch.setattr(fused, "read_semantic_id", lambda weights: _tokenizer())
-    return fuse(_tower(), "semantic_id")
+    return fuse(_tower(), "semantic_id", rows=2048)
 
 
 def test_one_graph_gives_the_bits_of_two(tmp_path: Path, fused_source: ModelSource) -> None:
@@ -145,5 +145,5 @@ def test_ids_are_exact_or_not_at_all(
     command = ["onnx", "tower", "--out", str(tmp_path / "repo"), "--name", "image_encoder"]
     assert main([*command, "--fuse", "semantic_id", "--precision", "int8"]) == 2
     assert "export it in fp32" in capsys.readouterr().err
-    assert main([*command, "--fuse", "semantic_id", "--dry-run"]) == 0
+    assert main([*command, "--fuse", "semantic_id", "--rows", "500", "--dry-run"]) == 0
     assert "codes: int32 (batch, 1)" in capsys.readouterr().out

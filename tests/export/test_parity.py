@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from export import Repository, parity
+from export.__main__ import main
 from export.errors import ParityError
 from export.manifest import Source, TensorSpec
 from export.pipeline import publish
@@ -78,7 +79,7 @@ class Restless(torch.nn.Module):
         return y
 
 
-def test_below_the_bar_nothing_is_published(tmp_path: Path) -> None:
+def _restless() -> ModelSource:
     def sample(sizes: Any, generator: torch.Generator) -> tuple[torch.Tensor]:
         return (torch.randn((sizes["batch"], 4), generator=generator),)
 
@@ -89,10 +90,31 @@ def test_below_the_bar_nothing_is_published(tmp_path: Path) -> None:
         sample,
         {"batch": (1, 3, 8)},
     )
-    source = ModelSource("ranker", Source("test", "sha256:00"), {"model": graph})
+    return ModelSource("ranker", Source("test", "sha256:00"), {"model": graph})
+
+
+def test_below_the_bar_nothing_is_published(tmp_path: Path) -> None:
     repository = Repository(tmp_path)
     with pytest.raises(ParityError, match="nothing was published") as caught:
-        publish(source, repository, "ranker", lambda _: None)
+        publish(_restless(), repository, "ranker", lambda _: None)
     assert "cosine" in caught.value.report[0]
     assert repository.names() == []
     assert not list((tmp_path / "ranker").glob(".staging-*"))
+
+
+@pytest.mark.parametrize("also", [[], ["--dry-run"]])
+def test_the_command_ends_with_1_and_a_report(
+    also: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("export.sources.families.open_source", lambda spec, kind: _restless())
+    assert main(["onnx", "folder", "--out", str(tmp_path), "--name", "ranker", *also]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "nothing was published" in said.err
+    assert "model.y: cosine -" in said.err
+    assert "bar 0.99999 for fp32" in said.err
+    assert "measured:\n  model.y: 13 rows, max abs error" in said.err
+    assert Repository(tmp_path).names() == []

@@ -40,9 +40,21 @@ def test_texts_are_tokenized_and_padded(tmp_path: Path) -> None:
 
 def test_vectors_are_made_unit_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", 3 * np.ones((7, 384), np.float16))
-    (features,) = _draw(with_samples(shipped.read("semantic_id"), tmp_path / "rows.npy"), 9)
-    assert features.shape == (9, 384)
-    torch.testing.assert_close(features.norm(dim=1), torch.ones(9))
+    (features,) = _draw(with_samples(shipped.read("semantic_id"), tmp_path / "rows.npy"), 7)
+    assert features.shape == (7, 384)
+    assert torch.equal(features, features[:1].expand(7, -1))
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(7))
+
+
+def test_after_all_vectors_come_perturbed_copies(tmp_path: Path) -> None:
+    real = torch.nn.functional.normalize(torch.from_numpy(np.eye(5, 384, dtype=np.float32)), dim=1)
+    np.save(tmp_path / "rows.npy", real.numpy())
+    (features,) = _draw(with_samples(shipped.read("semantic_id"), tmp_path / "rows.npy"), 2000)
+    assert torch.equal(features[:5].sort(0).values, real.sort(0).values)
+    away = (features[5:, None] - real).norm(dim=2).min(1).values
+    assert 0 < float(away.min()) < 1e-5
+    assert 5e-2 < float(away.max()) < 0.11
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(2000))
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)

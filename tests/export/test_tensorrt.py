@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export import Repository, tensorrt_engine, tensorrt_plan
+from export import Repository, shipped, tensorrt_engine, tensorrt_plan
 from export.__main__ import main
 from export.bundle import Bundle
 from export.errors import GraphError, MissingExtraError, ParityError, SourceError
 from export.manifest import Graph, Manifest, Source, TensorSpec
+from export.pipeline import Wanted, publish
 from export.tensorrt_plan import BuildOptions, build, parse_profiles
 from export.tensorrt_tag import Hardware, has_plans, plan_folder
 from serving import tensorrt_session
@@ -198,4 +199,20 @@ def test_on_the_real_thing(bundle: Bundle) -> None:
     assert file.exists()
     x = np.random.default_rng(0).normal(size=(19, 4)).astype(np.float32)
     np.testing.assert_allclose(session.run({"x": x})["y"], 2 * x + 1, rtol=1e-5)
+    session.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("name", "precision"), [("image_encoder", "fp16"), ("text_encoder", "fp32")]
+)
+def test_a_tower_on_the_real_thing(name: str, precision: str, tmp_path: Path) -> None:
+    """Plans of the reference towers: `build` compares them with their graphs at three sizes."""
+    pytest.importorskip("tensorrt")
+    source = shipped.read(name)
+    made = publish(source, Repository(tmp_path), name, lambda _: None, Wanted(precision))
+    (file,) = build(made, BuildOptions({}), lambda _: None)
+    session = open_plan(made, "model")
+    assert session is not None
+    assert file.exists()
     session.close()

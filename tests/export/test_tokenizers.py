@@ -13,7 +13,7 @@ from export.errors import SourceError
 from export.reference.weights import save_weights
 from export.semantic_id.model import NAMES, SIZES, SemanticId
 from export.semantic_id.search import on_grid
-from export.sources import tokenizers
+from export.sources.semantic_id import GATE_ROWS, WEIGHTS
 from export.sources.tokenizers import open_tokenizer
 
 SMALL = (8, 8, 16, 16, 32, 32)
@@ -33,13 +33,6 @@ def rows(count: int) -> np.ndarray:
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
-@pytest.fixture
-def fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gate of 100,000 vectors takes half a minute."""
-    monkeypatch.setattr(tokenizers, "ROWS", 2048)
-
-
-@pytest.mark.usefixtures("fewer_rows")
 def test_another_residual_quantizer_gives_the_codes_it_always_gave(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,12 +42,12 @@ def test_another_residual_quantizer_gives_the_codes_it_always_gave(
     repository = tmp_path / "models"
     argv = ["semantic_id", str(tmp_path / "rq.safetensors"), "--out", str(repository)]
     np.save(tmp_path / "rows.npy", rows(300))
-    assert main([*argv, "--samples", str(tmp_path / "rows.npy")]) == 0
+    assert main([*argv, "--samples", str(tmp_path / "rows.npy"), "--rows", "600"]) == 0
     assert "encode" in capsys.readouterr().out
     bundle = Repository(repository).open("semantic_id")
     gate = [each for each in bundle.manifest.parity if each.output == "codes"]
     assert [each.flip_rate for each in gate] == [0.0]
-    assert gate[0].rows >= tokenizers.ROWS
+    assert (gate[0].rows, gate[0].batch_sizes) == (600 + 600 + 1024 + 1, (1, 64, 1024, 1))
     features = rows(400)
     session = parity.open_session(bundle.path("encode"))
     codes, margin = session.run(["codes", "margin"], {"features": features})
@@ -82,17 +75,24 @@ def test_a_folder_that_training_left_is_read_with_its_weights(tmp_path: Path) ->
     save_weights(model, tmp_path / "left" / "semantic_id.safetensors", card)
     source = open_tokenizer(str(tmp_path / "left"))
     assert source.metadata["encoders"] == card["encoders"]
-    assert source.graphs["encode"].rows == tokenizers.ROWS
+    assert source.graphs["encode"].rows == GATE_ROWS
     (tmp_path / "again").mkdir()
-    (tmp_path / "again" / tokenizers.WEIGHTS).write_bytes(source.files[tokenizers.WEIGHTS])
-    again = SemanticId.from_weights(tmp_path / "again" / tokenizers.WEIGHTS)
+    (tmp_path / "again" / WEIGHTS).write_bytes(source.files[WEIGHTS])
+    again = SemanticId.from_weights(tmp_path / "again" / WEIGHTS)
     assert torch.equal(again.keys(5), model.keys(5))
 
 
 def test_the_shipped_one_goes_by_its_name() -> None:
     source = open_tokenizer("semantic_id")
     assert source.metadata["sizes"] == list(SIZES)
-    assert source.graphs["encode"].rows == tokenizers.ROWS == 100_000
+    # Each of these batch sizes sees all of them, batch 1 too.
+    planned = list(parity.trials(source.graphs["encode"]))
+    assert [(sizes["batch"], batch) for sizes, batch in planned] == [
+        (100_000, 1),
+        (100_000, 64),
+        (100_000, 1024),
+        (1, 1),
+    ]
 
 
 def test_what_is_no_tokenizer_is_refused(
@@ -119,3 +119,14 @@ def test_what_is_no_tokenizer_is_refused(
             open_tokenizer(str(tmp_path / "other.safetensors"))
     assert main(["semantic_id", str(tmp_path / "absent"), "--out", str(tmp_path / "m")]) == 2
     assert "expected a tokenizer's weights" in capsys.readouterr().err
+
+
+def test_the_shipped_one_is_tried_on_as_many_as_asked(tmp_path: Path) -> None:
+    argv = ["shipped", "--out", str(tmp_path), "--only", "semantic_id"]
+    assert main([*argv, "--rows", "300"]) == 0
+    gate = {each.output: each for each in Repository(tmp_path).open("semantic_id").manifest.parity}
+    # At each batch size all of them, or one batch where that is more.
+    assert gate["codes"].rows == 300 + 300 + 1024 + 1
+    assert gate["codes"].flip_rate == 0
+    with pytest.raises(SystemExit):
+        main([*argv, "--rows", "0"])

@@ -83,3 +83,12 @@ def test_a_folder_that_cannot_judge_is_refused(
     assert said in found
     assert "Traceback" not in found
     assert not Repository(tmp_path / "repo").names()
+
+
+@pytest.mark.parametrize("also", [[], ["--quantize", "W8A8"]])
+def test_a_hub_id_is_not_downloaded(
+    also: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["vllm", "Qwen/Qwen3-0.6B", "--out", str(tmp_path), *also]) == 2
+    assert "hf download Qwen/Qwen3-0.6B --local-dir FOLDER" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,18 @@
+"""A model's folder that is not there: said at once, with what to do about a hub id.
+
+In: what was named as a source. Out: an error. No torch in here.
+"""
+
+from pathlib import Path
+
+from export.errors import SourceError
+
+
+def missing(spec: str) -> SourceError:
+    """What to say where `spec` is no folder."""
+    if Path(spec).is_absolute() or spec.count("/") != 1:
+        return SourceError(f"{spec}: there is no such folder")
+    return SourceError(
+        f"{spec}: there is no such folder. Models are not downloaded here: if this is a hub id, "
+        f"fetch it first (`hf download {spec} --local-dir FOLDER`) and name the folder"
+    )
