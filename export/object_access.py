@@ -141,8 +141,7 @@ class Objects:
 @contextmanager
 def _told(doing: str, size: int) -> Iterator[Any]:
     """A callback for drivers, which tell how much of a file they have moved."""
-    from fsspec.callbacks import Callback
-
+    callbacks: Any = import_module("fsspec.callbacks")
     with counted(doing, size) as advance:
         moved = 0
 
@@ -151,7 +150,7 @@ def _told(doing: str, size: int) -> Iterator[Any]:
             advance(value - moved)
             moved = value
 
-        yield Callback(hooks={"bar": tell})
+        yield callbacks.Callback(hooks={"bar": tell})
 
 
 def _failures() -> tuple[type[Exception], ...]:
