@@ -28,7 +28,7 @@ from export.semantic_id.measures import (
     relative_error,
     usage,
 )
-from export.semantic_id.metric import basis, learn_metric
+from export.semantic_id.metric import basis, learn_metric, lens, see_through
 from export.semantic_id.model import CARRY, LATENT, NAMES, SIZES, SemanticId
 from export.semantic_id.parting import separate, wake
 from export.semantic_id.search import on_grid
@@ -107,13 +107,14 @@ def learn(
     parts, unseen = _unseen_parts(latent, target, group, held, how, step)
     trust = shrink(parts, unseen)
     contrast = Contrast()
-    if pairs is None:  # with pairs the metric has other aims than order
+    if lens(model.basis) is None:  # a taught metric has other aims than order
         contrast = best_contrast(parts * trust, unseen, model.mean @ axes)
     _fill(model, levels, contrast.trust(trust), axes)
     model.values(0).sub_((1 - contrast.mean) * model.mean)
     held_rows = x[~train]
     tuning = replace(plan.tuning, entries=previous is None)
     curves = tune(model, x[train], held_rows, tuning, generator, step)
+    see_through(model)
     report: dict[str, object] = {"pairs": _use(pairs, previous)}
     if previous is None:
         report["asleep"] = wake(model, x)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from export.reference.errors import ReferenceModelError
 from export.semantic_id import measures
 from export.semantic_id.learning import Plan, learn
-from export.semantic_id.metric import learn_metric
+from export.semantic_id.metric import learn_metric, lens
 from export.semantic_id.plots import draw
 from tests.export_reference.semantic_id_support import PLAN, Learned, vectors
 
@@ -56,15 +56,25 @@ def test_pairs_draw_the_same_product_together() -> None:
     seen, judged = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
     generator = torch.Generator().manual_seed(0)
     weight = learn_metric(torch.from_numpy(rows), seen, 400, 0.02, generator).numpy()
-    scores = []
-    for side in (rows, rows @ weight):
-        unit = side / np.linalg.norm(side, axis=1, keepdims=True)
-        cosine = (unit[judged[:, 0]] * unit[judged[:, 1]]).sum(1).astype(float)
-        scores.append(measures.auc(cosine, judged[:, 2] == 1))
-    assert scores[1] > scores[0] + 0.03
+    assert (
+        _auc(torch.from_numpy(rows @ weight), judged) > _auc(torch.from_numpy(rows), judged) + 0.03
+    )
     model, report = learn(rows, seen, None, PLAN, lambda _: None)
     assert float(torch.linalg.matrix_norm(model.basis, 2)) <= 1.0001
     assert report["rows_held_out"] != 0
+    assert lens(model.basis) is not None
+    plain = learn(rows, None, None, PLAN, lambda _: None)[0]
+    assert lens(plain.basis) is None
+    found = [
+        _auc(each.decode(each.encode(torch.from_numpy(rows))[0]), judged) for each in (plain, model)
+    ]
+    assert found[1] > found[0] + 0.005
+
+
+def _auc(rows: torch.Tensor, pairs: NDArray[np.int64]) -> float:
+    unit = torch.nn.functional.normalize(rows, dim=1).numpy()
+    cosine = (unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(1).astype(float)
+    return measures.auc(cosine, pairs[:, 2] == 1)
 
 
 def test_too_few_rows_are_refused() -> None:
