@@ -2,9 +2,11 @@
 
 In: ads, lookups per second, ids per lookup, a layout. Out: memory, shards, network, server CPU, and
 the constants that they follow from. Those are of Valkey 9.1 and this package's records at a million
-ads with random 53-bit ids, as `python -m benchmarks memory` found them on an idle machine of two
-virtual cores; it measures them anew elsewhere. Redis 7.0 takes 121 bytes a record where Valkey
-takes 90, 42 where it takes 38, and a lookup some 12 us more. A plan is a start, not a promise.
+ads with random 53-bit ids, as `python -m benchmarks memory` found them on two virtual cores; it
+measures them anew elsewhere. An idle machine, whose server is woken for each lookup, gave 14 and 31
+us a lookup, a busy one next to none: the higher is planned with. Redis 7.0 takes 121 bytes a record
+where Valkey takes 90, 42 where it takes 38, and 0.69 us an id where it takes 0.26, since it fetches
+nothing ahead (docs/decisions/0115-sixteen-keys-at-a-time.md). A plan is a start, not a promise.
 """
 
 import math
@@ -30,7 +32,7 @@ class Costs:
 
 
 COSTS: dict[Name, Costs] = {
-    "default": Costs(90.0, 14.0, 0.61, 29, 31),
+    "default": Costs(90.0, 14.0, 0.26, 30, 31),
     "compact": Costs(38.0, 31.0, 1.08, 53, 31),
 }
 
