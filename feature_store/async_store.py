@@ -145,11 +145,11 @@ class AsyncFeatureStore:
 
     async def block(self, ad_ids: Ids, reason: str, source: Source = "human") -> BlockResult:
         """See FeatureStore.block."""
-        return await self._run(methods.mark(self._core, ad_ids, source, reason))
+        return await self._run(methods.block(self._core, ad_ids, source, reason))
 
     async def unblock(self, ad_ids: Ids, source: Source = "human") -> BlockResult:
         """See FeatureStore.unblock."""
-        return await self._run(methods.mark(self._core, ad_ids, source, None))
+        return await self._run(methods.unblock(self._core, ad_ids, source))
 
     async def versions(self) -> list[Version]:
         """See FeatureStore.versions."""

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import background, catalog, topology
 from .address import Address
 from .catalog import View
@@ -74,6 +77,11 @@ class Core:
                 nodes=lambda: self.map.nodes,
                 served=lambda: self.view.all_served(),
             )
+
+    def forget(self, ids: NDArray[np.int64]) -> None:
+        """What this store has just changed it does not go on serving from its near cache."""
+        if self.near is not None:
+            self.near.forget(ids)
 
     def close(self) -> None:
         """Tell what runs in the background to end."""

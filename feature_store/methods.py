@@ -4,6 +4,7 @@ In: what callers of either store give. Out: operations that both stores run.
 """
 
 import time
+from numbers import Real
 
 from numpy.typing import ArrayLike
 
@@ -22,7 +23,6 @@ from .ops import Op, ask
 from .wire import Reply, command
 from .write import Rows, WriteResult
 
-activate = versions.activate
 rollback = versions.rollback
 
 
@@ -33,7 +33,10 @@ def open_core(address: Address, namespace: str, near_cache_bytes: int, wanted: W
         raise InputError(f"near_cache_bytes must be 0 or more; found {near_cache_bytes!r}")
     deadline = time.monotonic() + TIMEOUT_S
     found = yield from topology.discover(address, None, deadline)
-    core = Core(address, keys, found, near_bytes=near_cache_bytes, wanted=wanted)
+    try:
+        core = Core(address, keys, found, near_bytes=near_cache_bytes, wanted=wanted)
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise InputError(f"near_cache_bytes must fit in memory; {error}") from error
     if address.kind != "cluster":
         yield from _meet(core, deadline)
     core.view = yield from catalog.refresh(keys, core.first, deadline)
@@ -55,6 +58,7 @@ def _meet(core: Core, deadline: float) -> Op[None]:
         core.fetched_ahead = single.fetched_ahead(about)
 
 
+REASON = 1000  # characters that are kept
 _LONGEST_S = 3600.0  # what a socket can be told to wait
 
 
@@ -64,10 +68,10 @@ def lookup(core: Core, ad_ids: Ids, version: str | None, deadline: float | None)
     if version is not None and not isinstance(version, str):
         raise InputError(f"version must be a name or None; found {version!r}")
     seconds = lookups.default_deadline(len(ids)) if deadline is None else deadline
-    if not isinstance(seconds, int | float) or not seconds > 0:
-        raise InputError(f"deadline must be more than 0 seconds; found {deadline!r}")
+    if not _real(seconds) or not seconds > 0:
+        raise InputError(f"deadline must be a number of seconds over 0; found {deadline!r}")
     began = time.monotonic()
-    found = yield from lookups.lookup(core, ids, version, began + min(seconds, _LONGEST_S))
+    found = yield from lookups.lookup(core, ids, version, began + float(min(seconds, _LONGEST_S)))
     core.count_lookup(len(ids), time.monotonic() - began)
     return found
 
@@ -87,13 +91,18 @@ def write(
     if not isinstance(rate, int | float) or not rate >= 0:
         raise InputError(f"rate must be 0 or more rows per second; found {rate!r}")
     rows = Rows(ids, check_codes(codes, n), check_flags(flags, n), check_sequence(sequence, n))
-    return (yield from writes.write(core, rows, version, rate))
+    written = yield from writes.write(core, rows, version, rate)
+    core.forget(ids)
+    return written
 
 
 def delete(core: Core, ad_ids: Ids, sequence: int | None) -> Op[int]:
     """See FeatureStore.delete."""
     check_sequence(sequence, 1)
-    return (yield from writes.delete(core, check_ids(ad_ids), sequence))
+    ids = check_ids(ad_ids)
+    deleted = yield from writes.delete(core, ids, sequence)
+    core.forget(ids)
+    return deleted
 
 
 def update_flags(core: Core, ad_ids: Ids, set_bits: int, clear_bits: int) -> Op[int]:
@@ -102,18 +111,43 @@ def update_flags(core: Core, ad_ids: Ids, set_bits: int, clear_bits: int) -> Op[
     for bits in (set_bits, clear_bits):
         if not isinstance(bits, int) or not 0 <= bits <= 0xFFFF:
             raise InputError(f"flag bits must be 0..65535; found {bits!r}")
-    return (yield from writes.update_flags(core, ids, int(set_bits), int(clear_bits)))
+    changed = yield from writes.update_flags(core, ids, int(set_bits), int(clear_bits))
+    core.forget(ids)
+    return changed
 
 
-def mark(core: Core, ad_ids: Ids, source: str, reason: str | None) -> Op[marks.BlockResult]:
-    """See FeatureStore.block; no reason: see FeatureStore.unblock."""
+def block(core: Core, ad_ids: Ids, source: str, reason: str) -> Op[marks.BlockResult]:
+    """See FeatureStore.block."""
+    if not isinstance(reason, str):
+        raise InputError(f"reason must be text; found {reason!r}")
+    try:
+        reason.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"reason must be Unicode text; found a lone surrogate: {error}") from error
+    return (yield from _mark(core, ad_ids, source, reason))
+
+
+def unblock(core: Core, ad_ids: Ids, source: str) -> Op[marks.BlockResult]:
+    """See FeatureStore.unblock."""
+    return (yield from _mark(core, ad_ids, source, None))
+
+
+def _mark(core: Core, ad_ids: Ids, source: str, reason: str | None) -> Op[marks.BlockResult]:
+    """Set the mark of a source for a reason; None: clear it."""
     ids = check_ids(ad_ids)
     if source not in marks.BITS:
         raise InputError(f"source must be one of {', '.join(marks.BITS)}; found {source!r}")
-    if reason is not None and not isinstance(reason, str):
-        raise InputError(f"reason must be text; found {reason!r}")
     bits = marks.BITS[source]
-    return (yield from marks.mark(core, ids, bits, reason is None, (reason or "")[:512]))
+    result = yield from marks.mark(core, ids, bits, reason is None, (reason or "")[:REASON])
+    core.forget(ids)
+    return result
+
+
+def activate(core: Core, version: str, min_coverage: float) -> Op[versions.Version]:
+    """See FeatureStore.activate."""
+    if not _real(min_coverage) or not 0 <= min_coverage <= 1:
+        raise InputError(f"min_coverage must be a share, 0 to 1; found {min_coverage!r}")
+    return (yield from versions.activate(core, version, float(min_coverage)))
 
 
 def retire(
@@ -140,3 +174,8 @@ def admin(core: Core, *parts: bytes | str | int) -> Op[Reply]:
     """One command to the node of the pointer."""
     job = Job(0, command(*parts))
     return (yield from run_jobs(core, [job], time.monotonic() + TIMEOUT_S))[0]
+
+
+def _real(value: object) -> bool:
+    """Whether a value is a real number, numpy's included."""
+    return isinstance(value, Real)

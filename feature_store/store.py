@@ -147,13 +147,14 @@ class FeatureStore:
     def block(self, ad_ids: Ids, reason: str, source: Source = "human") -> BlockResult:
         """Take ads down, known or not: BLOCKED in every version until unblocked.
 
+        The first 1,000 characters of the reason are kept.
         Returns when a replica has it; at once, with `replicated` 0, when there is none.
         """
-        return self._run(methods.mark(self._core, ad_ids, source, reason))
+        return self._run(methods.block(self._core, ad_ids, source, reason))
 
     def unblock(self, ad_ids: Ids, source: Source = "human") -> BlockResult:
         """Lift the mark of one source; the other's stays."""
-        return self._run(methods.mark(self._core, ad_ids, source, None))
+        return self._run(methods.unblock(self._core, ad_ids, source))
 
     def versions(self) -> list[Version]:
         """All versions that are kept, in the order of their beginning."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import forks
 from .address import Address
@@ -33,6 +34,7 @@ FRESH_S = 0.5  # an answer to PING is no older: rows are HIT
 STALE_S = 0.9  # rows may still be served, as STALE, when the store does not answer
 LOST_S = 1.0  # a channel that has not answered for so long is opened anew
 _RETRY_S = 0.1
+_BATCH = 4096  # ids: the table keeps what it was last told to drop
 _WATCHED = 16  # versions; whichever comes later is read from the store
 _WARN_S = 10.0  # between two warnings
 _log = logging.getLogger("feature_store")
@@ -109,6 +111,12 @@ class NearCache:
     def stale(self) -> bool:
         """Whether rows may be served as STALE, where the store does not answer."""
         return time.monotonic() - self._heard < STALE_S
+
+    def forget(self, ids: NDArray[np.int64]) -> None:
+        """Drop ads (n,) in every watched version; what the servers tell of them comes later."""
+        for number in {*self._live, *self._watched}:
+            for start in range(0, len(ids), _BATCH):
+                self.table.drop(ids[start : start + _BATCH], number)
 
     def _loop(self) -> None:
         while not self._stop.is_set():

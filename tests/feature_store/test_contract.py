@@ -76,6 +76,13 @@ def test_other_wrong_arguments_are_refused(here: Any) -> None:
         here.lookup([1], deadline=0)
     with pytest.raises(InputError):
         here.block([1], "why", source="robot")
+    for reason in (None, 5, "\ud800"):  # None would have lifted the mark
+        with pytest.raises(InputError, match="reason"):
+            here.block([1], reason)
+    for share in ("x", None, float("nan"), -0.1, 99):
+        with pytest.raises(InputError, match="min_coverage"):
+            here.activate("2", min_coverage=share)
+    assert len(here.lookup([1], deadline=np.float32(1)).status) == 1
 
 
 def test_a_lower_sequence_is_ignored(store: Any) -> None:

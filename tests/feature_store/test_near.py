@@ -8,7 +8,7 @@ from conftest_near import CODES, IDS, warm
 from conftest_tools import Backend, until
 
 from feature_store import FeatureStore, Flag, Status
-from feature_store.errors import UnknownVersionError
+from feature_store.errors import InputError, UnknownVersionError
 
 
 def reads(backend: Backend) -> int:
@@ -47,6 +47,25 @@ def test_changes_reach_the_cache(
     change(writer)
     until(lambda: near.lookup([7]).flags[0] != before.flags[0])
     assert near.lookup([7]).status[0] == status
+
+
+def test_a_store_sees_its_own_changes_at_once(near: FeatureStore) -> None:
+    """What the server tells of them comes later."""
+    for turn in range(50):
+        near.write([7], CODES[turn : turn + 1], turn)
+        assert near.lookup([7]).flags[0] == turn
+        near.block([7], "why")
+        assert near.lookup([7]).status[0] == Status.BLOCKED
+        near.unblock([7])
+        near.update_flags([7], set_bits=1 << 15)
+        assert near.lookup([7]).flags[0] == turn | 1 << 15
+        near.delete([7])
+        assert near.lookup([7]).status[0] == Status.MISS
+
+
+def test_a_cache_that_does_not_fit_is_refused(valkey_url: str) -> None:
+    with pytest.raises(InputError, match="near_cache_bytes"):
+        FeatureStore.connect(valkey_url, near_cache_bytes=1 << 60)
 
 
 def test_a_miss_that_was_cached_is_written(near: FeatureStore, writer: FeatureStore) -> None:
