@@ -143,9 +143,10 @@ class DeadlineExceededError(ServingError):
 class TransportError(ServingError):
     """A refusal of the HTTP framework itself (no such route, method not allowed, bad form)."""
 
-    def __init__(self, status: int, title: str, detail: str) -> None:
+    def __init__(self, status: int, title: str, detail: str, allow: str | None = None) -> None:
         super().__init__(detail)
         self.status, self.title = status, title
+        self.allow = allow  # methods that the route has (RFC 9110, 15.5.6)
         self.slug = {404: "not-found", 405: "method-not-allowed"}.get(status, "invalid-request")
 
 

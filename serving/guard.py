@@ -13,7 +13,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import auth, logs
-from serving.errors import BodyTooLargeError, ServingError, UnauthenticatedError
+from serving.errors import (
+    BodyTooLargeError,
+    ServingError,
+    TransportError,
+    UnauthenticatedError,
+)
 from serving.replica import Replica
 
 DRAIN_BYTES = 64 << 20  # a refused body is read this far, so that the client hears the answer
@@ -26,6 +31,8 @@ def error_response(error: ServingError, prefix: str, request_id: str | None) -> 
     headers = {"retry-after": error.retry_after} if error.retry_after else {}
     if isinstance(error, UnauthenticatedError):
         headers["www-authenticate"] = "Bearer"
+    if isinstance(error, TransportError) and error.allow is not None:
+        headers["allow"] = error.allow
     if prefix.startswith("/v2"):
         content, media = {"error": error.detail}, "application/json"
     else:

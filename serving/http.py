@@ -126,7 +126,8 @@ def _from_http(error: Any) -> ServingError:
     if isinstance(error.__cause__, ServingError):
         return error.__cause__
     title = HTTPStatus(error.status_code).phrase
-    return TransportError(error.status_code, title, f"{error.detail}; see the application's /docs")
+    detail = f"{error.detail}; see the application's /docs"
+    return TransportError(error.status_code, title, detail, (error.headers or {}).get("Allow"))
 
 
 def _from_validation(error: Any) -> ServingError:

@@ -5,9 +5,9 @@ Unknown fields are refused. The lookup route reads and writes the same shapes wi
 these objects (rows are too many); they are then only its documentation.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 MAX_AD_ID = 2**63 - 1
 MAX_LOOKUP_IDS = 100_000
@@ -19,15 +19,24 @@ EXAMPLE_IMAGE = (
     "lFTkSuQmCC"
 )
 
-AdId = Annotated[int | str, Field(description="integer 1..2^63-1, as a number or decimal string")]
+# Checked by `rows.parse_id` alone, so that every route takes and refuses the same ids.
+AdId = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "description": "integer 1..2^63-1, as a number or decimal string",
+        }
+    ),
+]
 VectorType = Literal["float32", "float16"]
 Codes = Annotated[list[int], Field(min_length=6, max_length=6)]
 
 
 class Shape(BaseModel):
-    """Base of all shapes: frozen, unknown fields are refused."""
+    """Base of all shapes: frozen, unknown fields and values of another type are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Problem(BaseModel):

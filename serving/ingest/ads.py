@@ -74,13 +74,13 @@ def parse_manifest(manifest: bytes, images: Mapping[str, bytes]) -> list[Line]:
     A line that is wrong becomes a `Line` with its error; InvalidRequestError when the manifest as
     a whole is empty or has more than 1,000 lines.
     """
-    rows = [row for row in manifest.splitlines() if row.strip()]
+    rows = [(n, row) for n, row in enumerate(manifest.splitlines(), 1) if row.strip()]
     if not 1 <= len(rows) <= MAX_BATCH_ITEMS:
         raise InvalidRequestError(
             f"manifest: expected 1-{MAX_BATCH_ITEMS:,} lines, found {len(rows):,}"
         )
     seen: dict[int, int] = {}
-    return [_line(number, row, images, seen) for number, row in enumerate(rows, 1)]
+    return [_line(number, row, images, seen) for number, row in rows]
 
 
 def _line(number: int, row: bytes, images: Mapping[str, bytes], seen: dict[int, int]) -> Line:
@@ -100,10 +100,15 @@ def _line(number: int, row: bytes, images: Mapping[str, bytes], seen: dict[int, 
 
 def _item(number: int, row: bytes) -> BatchItem:
     try:
-        return BatchItem.model_validate(orjson.loads(row))
+        value = orjson.loads(row)
+        if not isinstance(value, dict):
+            raise InvalidRequestError(
+                f"line {number}: expected an object, found {type(value).__name__}"
+            )
+        return BatchItem.model_validate(value)
     except orjson.JSONDecodeError as error:
         raise InvalidRequestError(f"line {number}: not valid JSON: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "line"
+        where = ".".join(map(str, first["loc"]))
         raise InvalidRequestError(f"line {number}: {where}: {first['msg']}") from error

@@ -28,6 +28,7 @@ from serving.schema import (
 )
 
 BODY_LIMIT_BYTES = 128 << 20
+_AD_PARTS = frozenset({"image", "title", "text"})
 NDJSON = "application/x-ndjson"
 
 
@@ -55,6 +56,7 @@ def create(replica: Replica, indexer: Indexer) -> FastAPI:
         """Encode one creative and store its semantic IDs; idempotent."""
         number = parse_id(ad_id)
         async with _form(request, files=1) as form:
+            _check_parts(form, _AD_PARTS)
             title, text = _text(form, "title"), _text(form, "text")
             result = await indexer.index_one(make_ad(number, title, text, await _image(form)))
         ads.inc(tags={"outcome": "stored"})
@@ -64,6 +66,7 @@ def create(replica: Replica, indexer: Indexer) -> FastAPI:
     async def batch(request: Request) -> Response:
         """Up to 1,000 creatives: one JSON line an item, a result or a problem, in order."""
         async with _form(request, files=MAX_BATCH_ITEMS + 1) as form:
+            _check_parts(form)
             lines = parse_manifest(await _manifest(form), await _images(form))
         found = iter(
             await indexer.index([x.ad for x in lines if not isinstance(x.ad, ServingError)])
@@ -119,6 +122,17 @@ def create(replica: Replica, indexer: Indexer) -> FastAPI:
 def _form(request: Request, files: int) -> Any:
     http.check_content_type(request, "multipart/form-data")
     return request.form(max_files=files, max_fields=10)
+
+
+def _check_parts(form: FormData, known: frozenset[str] | None = None) -> None:
+    """InvalidRequestError for a part that nobody would read: an unknown one, or a second one."""
+    seen: set[str] = set()
+    for name, _ in form.multi_items():
+        if known is not None and name not in known:
+            raise InvalidRequestError(f"unknown part {name!r}; known: {sorted(known)}")
+        if name in seen:
+            raise InvalidRequestError(f"part {name!r} is given twice; send it once")
+        seen.add(name)
 
 
 def _text(form: FormData, name: str) -> str:

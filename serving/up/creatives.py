@@ -60,10 +60,10 @@ def _from_classes(folder: Path) -> Catalogue:
             Creative(
                 ad_id=number,
                 image=folder / path,
-                title=path.parts[0] if len(path.parts) > 1 else "",
+                title=_shown(path.parts[0]) if len(path.parts) > 1 else "",
                 text="",
-                source=path.as_posix(),
-                query=path.parts[0] if len(path.parts) > 1 else None,
+                source=_shown(path.as_posix()),
+                query=_shown(path.parts[0]) if len(path.parts) > 1 else None,
             )
             for number, path in enumerate(files, 1)
         )
@@ -79,7 +79,7 @@ def _from_lines(folder: Path, listing: Path) -> Catalogue:
         source = f"{listing.name}:{number}"
         try:
             creative = _creative(folder, line, source)
-        except (ServingError, ValueError) as error:
+        except (ServingError, ValueError, RecursionError) as error:
             refused.append((source, str(error)))
             continue
         if creative.ad_id in creatives:
@@ -97,6 +97,7 @@ def _creative(folder: Path, line: bytes, source: str) -> Creative:
     for name, value in texts.items():
         if not isinstance(value, str):
             raise ValueError(f"{name}: expected a string")
+        _unicode(name, value)
     image = folder / texts["image"] if texts["image"] else None
     if image is not None and not image.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"image: {texts['image']!r} is outside of the folder")
@@ -108,5 +109,19 @@ def _creative(folder: Path, line: bytes, source: str) -> Creative:
         texts["text"],
         source,
         labels if isinstance(labels, dict) else None,
-        query if isinstance(query, str) else None,
+        _unicode("class", query) if isinstance(query, str) else None,
     )
+
+
+def _unicode(name: str, value: str) -> str:
+    """A text of a line; ValueError for JSON's escape of half a character, which nobody can send."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: expected Unicode text, found a lone surrogate") from error
+    return value
+
+
+def _shown(name: str) -> str:
+    """A file's name as text; bytes that are no UTF-8 become U+FFFD."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")

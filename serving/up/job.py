@@ -172,7 +172,7 @@ def _store(options: Options, watch: Watch) -> Iterator[Store]:
             with FeatureStore.connect(options.redis) as store:
                 store.versions()
         except FeatureStoreError as error:
-            raise MainJobError(f"--redis: {error}") from error
+            raise MainJobError(f"the store of --redis or TESSERA_REDIS_URL: {error}") from error
         yield Store(options.redis, None)
         return
     with ExitStack() as stack:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.repository import Repository
+from feature_store.address import parse
+from feature_store.errors import AddressError
 from feature_store.ports import reserve
 from serving.auth import read_keys
 from serving.config import Settings
@@ -70,9 +72,13 @@ def check(arguments: argparse.Namespace) -> Options:
     )
     if redis and arguments.persist:
         raise ConfigurationError("--persist is of the embedded store; leave it out with --redis")
+    if redis:
+        check_redis(redis, "--redis" if arguments.redis else "TESSERA_REDIS_URL")
     creatives = arguments.creatives
     if creatives is not None and not creatives.is_dir():
         raise ConfigurationError(f"--creatives: no such folder: {creatives}")
+    if arguments.json is not None and arguments.json.is_dir():
+        raise ConfigurationError(f"--json: expected a file, found a folder: {arguments.json}")
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise ConfigurationError(f"--json: no such folder: {arguments.json.absolute().parent}")
     models = check_models(arguments.models or settings.models)
@@ -105,6 +111,14 @@ def check(arguments: argparse.Namespace) -> Options:
         models_key=models_key.absolute() if models_key else None,
         llm=not arguments.no_llm,
     )
+
+
+def check_redis(url: str, name: str) -> None:
+    """ConfigurationError for a URL that names no kind of server that is known."""
+    try:
+        parse(url)
+    except AddressError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
 
 
 def check_models(given: str | Path) -> Path | str:

@@ -76,6 +76,8 @@ async def test_stored_ads_by_id_and_those_that_are_none(parts: Parts) -> None:
         ("relevance", {"query": "x", "ads": [{"title": "x"}], "ad_ids": [1]}, 400),
         ("risk", {"ads": [{"title": "x"}], "policy": "no such"}, 404),
         ("risk", {"ads": [{"title": "x"}], "deadline_ms": 0}, 400),
+        ("risk", {"ads": [{"title": "x"}], "deadline_ms": True}, 400),
+        ("caption", {"ad_id": True}, 422),
         ("risk", {"ad_ids": list(range(1, 300))}, 400),
         ("caption", {}, 400),
         ("caption", {"ad_id": 404}, 404),

@@ -1,6 +1,7 @@
 """Creatives on disk: ids by sorted path, lines of ads.jsonl, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ def test_lines_name_their_own_ids(tmp_path: Path) -> None:
         '{"ad_id": 1, "title": 5}',
         '{"ad_id": 1, "image": "../../etc/passwd"}',
         '{"ad_id": 2}\n{"ad_id": 2}',
+        '{"ad_id": 1, "title": "\\ud800"}',
+        '{"ad_id": 1, "title": "x", "class": "\\udc80"}',
+        "[" * 100_000,
     ],
 )
 def test_a_line_that_is_no_creative_is_reported(tmp_path: Path, line: str) -> None:
@@ -49,6 +53,16 @@ def test_a_line_that_is_no_creative_is_reported(tmp_path: Path, line: str) -> No
     (source, reason) = found.refused[0]
     assert source.startswith("ads.jsonl:")
     assert reason
+
+
+def test_names_that_are_no_utf8_can_be_sent_and_reported(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"x")
+    (found,) = read(tmp_path).creatives
+    assert (found.title, found.query, found.source) == ("caf�", "caf�", "caf�/1.jpg")
+    assert found.image is not None
+    assert found.image.read_bytes() == b"x"
 
 
 def test_a_folder_without_creatives_is_refused(tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ async def test_every_refusal_is_a_problem(
     assert problem["title"]
     assert problem["detail"]
     assert "secret" not in answer.text
+    assert answer.headers.get("allow") == ("POST" if status == 405 else None)
     assert metrics.total("tessera_errors", problem=slug) == 1
 
 

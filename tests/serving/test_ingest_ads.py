@@ -33,7 +33,9 @@ def test_lines_become_ads_with_their_images() -> None:
         ({"ad_id": 1, "title": "x" * 1001}, "1,000 characters"),
         ({"ad_id": 1, "text": "x" * 20_001}, "20,000 characters"),
         ({"ad_id": 1, "title": 5}, "title"),
-        ([1], "line"),
+        ({"ad_id": True, "title": "x"}, "found True"),
+        ({"ad_id": 1.0, "title": "x"}, "found 1.0"),
+        ([1], "expected an object, found list"),
     ],
 )
 def test_a_wrong_line_says_what_is_wrong_and_spares_the_others(line: object, said: str) -> None:
@@ -41,6 +43,11 @@ def test_a_wrong_line_says_what_is_wrong_and_spares_the_others(line: object, sai
     assert isinstance(wrong.ad, ServingError)
     assert said in wrong.ad.detail
     assert isinstance(good.ad, Ad)
+
+
+def test_lines_are_counted_as_they_stand_in_the_manifest() -> None:
+    lines = parse_manifest(b'\n{"ad_id": 1, "title": "x"}\n  \n{', {})
+    assert [line.number for line in lines] == [2, 4]
 
 
 def test_an_ad_comes_once_in_a_batch() -> None:

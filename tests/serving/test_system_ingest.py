@@ -103,6 +103,11 @@ def test_wrong_forms_are_refused(system: System, fresh_ids: range) -> None:
         assert client.put(path, content=b"x", headers=no_boundary).status_code == 400
         image_as_text = client.put(path, data={"image": "x"}, files={"title": (None, "x")})
         assert image_as_text.status_code == 400
+        for parts in (
+            [("picture", ("p.jpg", picture(1))), ("title", (None, "x"))],
+            [("title", (None, "x")), ("title", (None, "y"))],
+        ):  # what nobody would read, or one of two
+            assert client.put(path, files=parts).status_code == 400
     assert status_of(system, fresh_ids[0]) == ["MISS"]
 
 
@@ -155,6 +160,8 @@ def test_a_batch_as_a_whole_can_be_wrong(system: System) -> None:
     assert send_batch(system, too_many, {}).status_code == 400
     with system.client("write") as client:
         assert client.post("/v1/ads/batch", files={"other": ("x", b"x")}).status_code == 400
+        twice = [("manifest", ("m", b'{"ad_id": 1, "title": "x"}'))] * 2
+        assert client.post("/v1/ads/batch", files=twice).status_code == 400
         assert client.post("/v1/ads/batch", json={}).status_code == 415
 
 

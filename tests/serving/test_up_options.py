@@ -35,6 +35,7 @@ def busy_port() -> Iterator[int]:
         (["--creatives", "no/such/folder"], "no such folder"),
         (["--creatives", "pyproject.toml"], "no such folder"),
         (["--json", "no/such/folder/out.json"], "no such folder"),
+        (["--json", "docs"], "expected a file"),
         (["--models", "pyproject.toml"], "expected a folder"),
         (["--host", "0.0.0.0"], "TESSERA_API_KEYS_FILE"),
         (["--port", "0"], "1-65535"),
@@ -43,6 +44,7 @@ def busy_port() -> Iterator[int]:
         (["--port", "9000"], "both 9000"),
         (["--colour", "red"], "unrecognized arguments"),
         (["--redis", "redis://localhost", "--persist"], "--persist"),
+        (["--redis", "http://localhost"], "unknown scheme 'http'"),
     ],
 )
 def test_a_wrong_argument_is_one_line_and_code_2(arguments: list[str], said: str) -> None:
