@@ -54,7 +54,8 @@ class EmbeddedValkey:
         self._started = started
         self._binary = server_binary()
         self._temporary = directory is None
-        self._folder = Path(tempfile.mkdtemp(prefix="valkey-") if directory is None else directory)
+        folder = tempfile.mkdtemp(prefix="valkey-") if directory is None else directory
+        self._folder = Path(folder).absolute()  # the server changes into it before it opens its log
         self._folder.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
         self._options = options or {}

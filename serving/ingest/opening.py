@@ -7,8 +7,11 @@ from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 from redis.connection import parse_url
+from redis.exceptions import ConnectionError as LostConnectionError
 
 from feature_store import AsyncFeatureStore
 from feature_store.address import parse
@@ -58,8 +61,11 @@ def connect(url: str) -> Any:
     """A redis.asyncio client for any URL that the feature store takes. Raises AddressError."""
     address = parse(url)
     wait: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+    # An idle connection dies with its server, unnoticed: what it is asked first is asked again on
+    # a new one. Not what timed out, which may be under way.
+    again: dict[str, Any] = {"retry": Retry(NoBackoff(), 1, (LostConnectionError,))}
     if address.kind == "single":
-        return Redis.from_url(url, **wait)
+        return Redis.from_url(url, **wait, **again)
     scheme, rest = url.split("://", 1)
     seed = address.seeds[0]
     login, at, tail = rest.rpartition("@")
@@ -81,4 +87,4 @@ def connect(url: str) -> Any:
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         [(node.host, node.port) for node in address.seeds], sentinel_kwargs=wait | tls
     )
-    return sentinel.master_for(address.master, **shared, **wait)
+    return sentinel.master_for(address.master, **shared, **wait, **again)

@@ -7,6 +7,7 @@ everyone's content is in place, so that both agree whatever ran beside it (decis
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -21,6 +22,7 @@ from serving.ingest.carried import carried, recorded, stored_flags
 from serving.ingest.content import Content, ContentStore, State
 
 _Result = TypeVar("_Result")
+BELIEVED_S = 10.0  # that there is an active version
 ATTEMPTS = 8  # each means that somebody changed the ad within a round trip
 
 
@@ -50,7 +52,7 @@ class Writer:
         self._records = stores.records
         self._contents = stores.contents
         self._owed = stores.owed
-        self._active: str | None = None
+        self._looked: float | None = None  # when there was an active version, monotonic seconds
 
     async def ready(self) -> None:
         """Raises UnavailableError while the store does not answer."""
@@ -147,14 +149,19 @@ class Writer:
             await stored(self._owed.add([ad_id]))
 
     async def _activate(self, version: str) -> None:
-        """Make the first version of an empty store the active one; later ones wait for coverage."""
-        if self._active is not None:
+        """Make the first version of an empty store the active one; later ones wait for coverage.
+
+        A block alone begins a version without records. Looked at again now and then: a store may
+        come back from a restart without what it held.
+        """
+        now = time.monotonic()
+        if self._looked is not None and now - self._looked < BELIEVED_S:
             return
         versions = await stored(self._records.versions())
-        self._active = next((v.name for v in versions if v.state == "active"), None)
-        if self._active is None:
+        active = next((v for v in versions if v.state == "active"), None)
+        if active is None or (active.name != version and not active.records):
             await stored(self._records.activate(version))
-            self._active = version
+        self._looked = now
 
 
 async def stored(call: Awaitable[_Result]) -> _Result:

@@ -178,7 +178,10 @@ def _store(options: Options, watch: Watch) -> Iterator[Store]:
     with ExitStack() as stack:
         with step("starting Valkey"):
             folder = STORE if options.persist else None
-            server = stack.enter_context(EmbeddedValkey(folder, started=watch.pid))
+            try:
+                server = stack.enter_context(EmbeddedValkey(folder, started=watch.pid))
+            except FeatureStoreError as error:
+                raise MainJobError(str(error)) from error
         yield Store(server.url, server)
 
 

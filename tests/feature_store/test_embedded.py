@@ -5,6 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from feature_store import FeatureStore
 from feature_store.embedded import EmbeddedValkey
 
 
@@ -23,6 +24,16 @@ def test_the_process_is_told_before_the_server_answers() -> None:
         EmbeddedValkey(started=give_up)
     assert len(told) == 1
     assert not psutil.pid_exists(told[0])
+
+
+def test_a_relative_folder_keeps_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `up --persist` gives one; the server changes into it before it opens its log."""
+    monkeypatch.chdir(tmp_path)
+    with EmbeddedValkey("var/store") as server, FeatureStore.connect(server.url) as store:
+        store.write([7], [[1, 2, 3, 4, 5, 6]])
+    assert (tmp_path / "var/store/server.log").is_file()
+    with EmbeddedValkey("var/store") as server, FeatureStore.connect(server.url) as store:
+        assert store.lookup([7]).codes[0].tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_each_start_is_told(tmp_path: Path) -> None:

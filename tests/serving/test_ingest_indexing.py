@@ -11,8 +11,10 @@ from PIL import Image
 from redis.asyncio import Redis, RedisCluster
 
 from feature_store import AsyncFeatureStore, Flag, Status
+from feature_store.embedded import EmbeddedValkey
 from serving.errors import InvalidImageError, UnavailableError
 from serving.image import ImagePool
+from serving.ingest import writing
 from serving.ingest.ads import Ad
 from serving.ingest.indexing import CHUNK, Indexed, Indexer
 from serving.ingest.opening import connect
@@ -110,6 +112,35 @@ async def test_a_later_version_waits_to_be_activated(
     encoder.version = "e2-s1"
     await indexer.index_one(Ad(1, "x", "", None))
     assert {v.name: v.state for v in await store.versions()} == {VERSION: "active", "e2-s1": "kept"}
+
+
+async def test_a_block_that_comes_first_does_not_hide_what_is_ingested(
+    parts: tuple[Indexer, KnownEncoder, AsyncFeatureStore],
+) -> None:
+    """It begins a version that no ad is ever written to."""
+    indexer, _, store = parts
+    await indexer.writer.block(9, "complaint")
+    await indexer.index_one(Ad(7, "abc", "", None))
+    found = await store.lookup([7, 9])
+    assert found.version == VERSION
+    assert found.status.tolist() == [Status.HIT, Status.BLOCKED]
+
+
+async def test_a_store_that_restarts_without_its_data_is_written_and_served_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writing, "BELIEVED_S", 0.0)
+    with EmbeddedValkey() as server:
+        images, client = ImagePool(1), connect(server.url)
+        async with AsyncFeatureStore.connect(server.url) as store:
+            indexer = Indexer(KnownEncoder(), Writer(stores_of(client, store)), images)
+            for _ in range(2):
+                await indexer.index_one(Ad(7, "abc", "", None))
+                assert (await store.lookup([7])).status.tolist() == [Status.HIT]
+                server.close()
+                server.start()
+        await client.aclose()
+        images.close()
 
 
 async def test_takedown_says_how_many_replicas_have_it(
