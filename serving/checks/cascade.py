@@ -116,10 +116,12 @@ class Cascade:
             bounds = {n: (limits[n].review, limits[n].block) for n in self._policy.categories}
             if self._clear(verdict.categories, bounds) and self._copy(ad, other, verdict, probes):
                 return replace(verdict, by="duplicate")
-        if probes:
-            said = {name: router.score(probe, ad.vector) for name, probe in probes.items()}
-            self._note("", subject, Risk("review", said, 1.0, (), "router"))
-        return router.risk(self._policy, revision, ad.vector)
+        if not probes or not router.knows(self._policy, ad.words):
+            return None
+        seen = router.place(self._policy, ad)
+        said = {name: router.score(probe, seen) for name, probe in probes.items()}
+        self._note("", subject, Risk("review", said, 1.0, (), "router"))
+        return router.risk(self._policy, revision, seen)
 
     def _note(self, query: str, subject: Subject, said: Relevance | Risk) -> None:
         self._unclear[query, subject.content] = said
@@ -155,13 +157,16 @@ class Cascade:
     ) -> bool:
         """Whether nothing in a copy could change what was said of the other."""
         rule, limits = self._policy.file.duplicates, self._policy.checks.thresholds
+        new = new_words(ad, other)
         if rule is None or len(probes) < len(self._policy.categories):
-            return not new_words(ad, other)
+            return not new
+        if not router.knows(self._policy, new):
+            return False
+        before, now = router.place(self._policy, other), router.place(self._policy, ad)
         clean = {name: said.categories.get(name, 0.0) < limits[name].review for name in probes}
-        most = rule.margin if new_words(ad, other) else rule.moves
+        most = rule.margin if new else rule.moves
         return all(
-            router.stays(probe, clean[name], other.vector, ad.vector, most)
-            for name, probe in probes.items()
+            router.stays(probe, clean[name], before, now, most) for name, probe in probes.items()
         )
 
     def _same(self, ad: Creative, other: Creative, moved: float | None) -> bool:

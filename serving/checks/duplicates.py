@@ -52,9 +52,10 @@ class Creative:
 
 
 def words_of(subject: Subject) -> frozenset[int]:
-    """CRC-32 of the first words of an ad, whatever their order and case."""
-    words = clean(f"{subject.title} {subject.text}").casefold()
-    return frozenset(zlib.crc32(word.encode()) for word in words.split()[:WORDS])
+    """CRC-32 of an ad's first words, whatever their order and case; of " " if there are more."""
+    words = clean(f"{subject.title} {subject.text}").casefold().split()
+    first = [*words[:WORDS], " "] if len(words) > WORDS else words
+    return frozenset(zlib.crc32(word.encode()) for word in first)
 
 
 class Creatives:

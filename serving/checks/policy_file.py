@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from serving.checks import policy_yaml
+from serving.checks.policy_network import Network
 
 VERSION_DIGITS = 12
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -71,7 +72,7 @@ class CosineRouter(Band):
 
 
 class Prototype(Band):
-    """One category as a linear probe over an ad's unit vector (D,).
+    """One category as a linear probe over an ad's unit vector (D,), or over the policy's network.
 
     weights: float16 little-endian, base64.
     """
@@ -136,7 +137,7 @@ class Duplicates(_Part):
     towards a category where a copy has words that the other lacks. moves: where it has none.
     """
 
-    cosine: Annotated[float, Field(gt=0, le=1)] = 0.95
+    cosine: Annotated[float, Field(gt=0, le=1)] = 0.93
     margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     moves: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
 
@@ -145,7 +146,8 @@ class PolicyFile(_Part):
     """One policy. risk null: every category of the bundle; otherwise those that are named.
 
     text: what the model reads before every ad. example_end: what parts an example from what comes
-    next, such as the end of a chat's turn and the beginning of another.
+    next, such as the end of a chat's turn and the beginning of another. network: what prototypes
+    look at; None: the ad's vector itself.
     """
 
     id: str = Field(pattern=f"^{NAME.pattern}$")
@@ -157,6 +159,16 @@ class PolicyFile(_Part):
     relevance: RelevancePart = RelevancePart()
     risk: dict[str, CategoryPart] | None = Field(default=None, min_length=1)
     duplicates: Duplicates | None = Duplicates()
+    network: Network | None = None
+
+    @model_validator(mode="after")
+    def _one_space(self) -> "PolicyFile":
+        routers = [part.router for part in (self.risk or {}).values() if part.router is not None]
+        if self.network is not None and any(
+            len(router.vector) != self.network.width for router in routers
+        ):
+            raise ValueError(f"expected prototypes of the network's {self.network.width} numbers")
+        return self
 
     def name_with(self, basis: bytes) -> str:
         """`<id>@<version>-<digest>`; `basis`: the other bytes that its verdicts follow from."""

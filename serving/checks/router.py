@@ -5,11 +5,12 @@ thresholds, where the model decides. Arithmetic alone: nothing here waits for an
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.checks.duplicates import Creative
 from serving.checks.policy import Policy
 from serving.checks.policy_file import Calibration, Prototype
 from serving.checks.verdicts import Relevance, Risk
@@ -47,17 +48,32 @@ def by_cosine(policy: Policy, calibration: Calibration, cosine: float) -> Releva
 
 
 def risk(policy: Policy, encoder: str, ad: Vector) -> Risk | None:
-    """A clear verdict from the prototypes: every category must be clear.
+    """A clear verdict from the prototypes: one category is blocked for certain, or all are clear.
 
-    A policy without a prototype for each of its categories decides nothing here.
+    ad: as `place` gives it. A policy without a prototype for each category decides nothing here.
     """
     found = prototypes(policy, encoder)
     if len(found) < len(policy.categories):
         return None
     said = {name: score(one, ad) for name, one in found.items()}
-    if any(found[name].below < p < found[name].above for name, p in said.items()):
+    limits = policy.checks.thresholds
+    blocked = any(p >= max(found[name].above, limits[name].block) for name, p in said.items())
+    unclear = any(found[name].below < p < found[name].above for name, p in said.items())
+    if unclear and not blocked:
         return None
     return Risk(policy.verdict(said, 1.0), said, 1.0, (), "router")
+
+
+def place(policy: Policy, ad: Creative) -> Vector:
+    """What the prototypes look at: the ad's vector, or what the policy's network makes of it."""
+    network = policy.file.network
+    return ad.vector if network is None else network(ad.vector, ad.words)
+
+
+def knows(policy: Policy, words: Collection[int]) -> bool:
+    """Whether the prototypes can tell what these words do; a vector holds all of them."""
+    network = policy.file.network
+    return network is None or network.knows(words)
 
 
 def prototypes(policy: Policy, encoder: str) -> Mapping[str, Prototype]:
@@ -74,7 +90,7 @@ def score(prototype: Prototype, ad: Vector) -> float:
 
 
 def stays(prototype: Prototype, clean: bool, before: Vector, now: Vector, most: float) -> bool:
-    """Whether what was said of `before` in one category holds for its copy `now`, vectors (D,).
+    """Whether what was said of `before` in one category holds for its copy `now`, both a `place`.
 
     clean: it was said not to be there. What was said stays where the probe moves by `most` log-odds
     or less, and what is clean also where it moves away or is clear without it.

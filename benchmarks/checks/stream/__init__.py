@@ -34,7 +34,7 @@ from .learned import taught
 from .passing import CLIENTS, read_all, through
 
 CHECKS, CREATIVES, CLUSTERS, ZIPF = 100_000, 10_000, 1_500, 1.1
-TAUGHT, SMUGGLED = 4_000, 500
+TAUGHT, SMUGGLED = 16_000, 500
 HELD_OUT, OTHERS = 7_000_000, 6_000_000  # seeds; those of training and calibration are far below
 
 
@@ -57,7 +57,8 @@ async def _measure(
     model = desk.model(desk.policy)
     known = [one.subject for one in others]
     vectors, revision = await _vectors(near, known)
-    file = taught(desk.policy, vectors, await read_all(model, known, "read to teach"), revision)
+    read = await read_all(model, known, "read to teach")
+    file = taught(desk.policy, known, vectors, read, revision)
     policy = Policy.of(near.bundle, file)
     full = await read_all(model, [one.subject for one in made], "read by the model")
     client = connect(desk.url)

@@ -91,6 +91,8 @@ def _with_risk(
     reports: list[Report],
 ) -> PolicyFile:
     parts = dict(file.risk or _parts(now["categories"]) or {})
+    if file.network is not None:  # its prototypes look at something else than those that are fitted
+        parts = {name: part.model_copy(update={"router": None}) for name, part in parts.items()}
     for name in questions(examples):
         places = [p for p, example in enumerate(examples) if name in example.labels]
         labels = np.array([examples[p].labels[name] for p in places])
@@ -113,7 +115,7 @@ def _with_risk(
                 report = learning.routed(report, odds, labels, router.below, router.above)
         parts[name] = part.model_copy(update=fields)
         reports.append(report)
-    return file.model_copy(update={"risk": parts})
+    return file.model_copy(update={"risk": parts, "network": None})
 
 
 def _with_relevance(
