@@ -22,7 +22,14 @@ from export.progress import counted
 _SETTLED_NS = 100_000_000
 _BLOCK_BYTES = 1 << 18
 # What a disk that may only be read, or is full, says.
-UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
+UNWRITABLE = (
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+)
 
 
 def digest_file(path: Path) -> str:

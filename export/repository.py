@@ -81,7 +81,7 @@ class Repository:
         check_name(name)
         return self._store.pointer(name).pinned
 
-    def open(self, name: str, version: str = "latest", *, full: bool = False) -> Bundle:
+    def open(self, name: str, version: str | int = "latest", *, full: bool = False) -> Bundle:
         """Open one version, every file verified; `full` trusts no remembered hash.
 
         Raises:
@@ -90,7 +90,7 @@ class Repository:
             SignatureError: a key is required to have signed it, and has not.
             RepositoryError: the object store does not answer, or refuses.
         """
-        wanted = self.latest(name) if version == "latest" else version
+        wanted = self.latest(name) if version == "latest" else str(version)
         if wanted not in self.versions(name):
             raise NotFoundError(
                 f"{self.root} has no version {wanted} of {name!r}, only {self.versions(name)}"

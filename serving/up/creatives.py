@@ -79,7 +79,7 @@ def _from_lines(folder: Path, listing: Path) -> Catalogue:
         source = f"{listing.name}:{number}"
         try:
             creative = _creative(folder, line, source)
-        except (ServingError, ValueError, RecursionError) as error:
+        except (ServingError, ValueError) as error:
             refused.append((source, str(error)))
             continue
         if creative.ad_id in creatives:
@@ -90,7 +90,10 @@ def _from_lines(folder: Path, listing: Path) -> Catalogue:
 
 
 def _creative(folder: Path, line: bytes, source: str) -> Creative:
-    entry = json.loads(line)
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid JSON: {error}") from error
     if not isinstance(entry, dict) or "ad_id" not in entry:
         raise ValueError("expected an object with ad_id, image, title, text")
     texts = {name: entry.get(name) or "" for name in ("image", "title", "text")}

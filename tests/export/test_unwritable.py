@@ -50,6 +50,12 @@ def test_publishing_and_pinning_say_so(
     assert {path.name for path in (repository.root / "encoder").glob(".staging-*")} == set()
 
 
+def test_a_file_is_no_repository(tmp_path: Path, make_draft: Any) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RepositoryError, match="cannot be written"):
+        Repository(tmp_path / "file").publish(make_draft())
+
+
 def test_other_errors_inside_are_left_alone(repository: Repository) -> None:
     with pytest.raises(FileNotFoundError), repository.staging("encoder"):
         Path("no/such/file").read_bytes()
