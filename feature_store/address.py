@@ -100,6 +100,7 @@ def _single(base: str, url: str) -> Address:
             raise AddressError(f"a unix:// URL needs the socket's path; found {_hide(url)}")
     else:
         node = Node(str(options.get("host", "localhost")), int(options.get("port", 6379)))
+        _check_database(urlsplit(url).path.strip("/"), url)
     query = {key: values[-1] for key, values in parse_qs(urlsplit(url).query).items()}
     return Address(
         "single",
@@ -136,6 +137,15 @@ def _many(base: str, kind: str, rest: str) -> Address:
         _context(query) if base == "rediss" else None,
         path[0] if kind == "sentinel" else "",
     )
+
+
+def _check_database(path: str, url: str) -> None:
+    """redis-py takes database 0 for what is no number."""
+    if path and not (path.isascii() and path.isdigit()):
+        raise AddressError(
+            f"expected the number of a database after the host in {_hide(url)}; special characters "
+            "of user and password must be percent-encoded"
+        )
 
 
 def _node(text: str, default: int) -> Node:

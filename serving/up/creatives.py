@@ -73,7 +73,11 @@ def _from_classes(folder: Path) -> Catalogue:
 def _from_lines(folder: Path, listing: Path) -> Catalogue:
     creatives: dict[int, Creative] = {}
     refused: list[tuple[str, str]] = []
-    for number, line in enumerate(listing.read_bytes().splitlines(), 1):
+    try:
+        lines = listing.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"--creatives: {listing} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         source = f"{listing.name}:{number}"

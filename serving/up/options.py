@@ -5,6 +5,7 @@ In: the command line. Out: `Options`, or ConfigurationError (one line, exit code
 
 import argparse
 import ipaddress
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,8 @@ def check(arguments: argparse.Namespace) -> Options:
         raise ConfigurationError(f"--json: expected a file, found a folder: {arguments.json}")
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise ConfigurationError(f"--json: no such folder: {arguments.json.absolute().parent}")
+    if arguments.json is not None and not os.access(arguments.json.absolute().parent, os.W_OK):
+        raise ConfigurationError(f"--json: no file can be written beside {arguments.json}")
     models = check_models(arguments.models or settings.models)
     models_key = settings.models_public_key
     if models_key is not None and not models_key.is_file():

@@ -31,6 +31,7 @@ def test_opening_what_cannot_be_opened_says_why(valkey_url: str) -> None:
         "redis+cluster://",
         "redis+sentinel://h:1",
         "redis://h:x",
+        "redis://h/one",
     ):
         with pytest.raises(AddressError):
             FeatureStore.connect(url)

@@ -64,7 +64,14 @@ async def test_a_dead_idle_connection_is_opened_anew(valkey_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:se/cret@host", "unix://:secret@", "redis:/u:secret@host", "secret"]
+    "url",
+    [
+        "redis://:se/cret@host",
+        "redis://:12/secret@host",
+        "unix://:secret@",
+        "redis:/u:secret@host",
+        "secret",
+    ],
 )
 def test_an_error_shows_no_password(url: str) -> None:
     with pytest.raises(AddressError) as error:
