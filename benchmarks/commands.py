@@ -10,7 +10,17 @@ from .errors import InvalidRunError
 from .report import finish, say
 
 FAULTS = ("takedown", "flips", "shards", "channel", "mixing")  # the rooms of benchmarks/faults
-CHECKS = ("overhead", "prefix", "leaving", "injection", "calibration", "cached", "peer", "stream")
+CHECKS = (
+    "overhead",
+    "prefix",
+    "leaving",
+    "injection",
+    "calibration",
+    "cached",
+    "peer",
+    "stream",
+    "soft_tokens",
+)
 # Of the models' figures.
 PARTS = ("one_caller", "saturation", "arrivals", "serve_batch", "litserve", "rollout")
 

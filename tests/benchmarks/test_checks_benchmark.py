@@ -29,10 +29,9 @@ def parts() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def stream() -> dict[str, Any]:
-    """The reference models, which are made if this is the first who needs them."""
-    found: dict[str, Any] = measured("--scale", "0.005", "--only", "stream")["stream"]
-    return found
+def reference() -> dict[str, Any]:
+    """On the reference models, which are made if this is the first who needs them."""
+    return measured("--scale", "0.005", "--only", "stream", "soft_tokens")
 
 
 def test_the_subjects_take_turns_on_one_engine(parts: dict[str, Any]) -> None:
@@ -68,7 +67,8 @@ def test_identical_checks_are_one_read_and_stored_ones_none(parts: dict[str, Any
     assert {row["route"] for row in found["routes"]} == {"cached", "empty"}
 
 
-def test_a_stream_with_near_copies_is_audited_against_the_model(stream: dict[str, Any]) -> None:
+def test_a_stream_with_near_copies_is_audited_against_the_model(reference: dict[str, Any]) -> None:
+    stream = reference["stream"]
     assert sum(stream["sources"].values()) == stream["checks"] == 500
     assert sum(row["creatives"] for row in stream["made_by"]) == stream["creatives_seen"]
     # Every verdict was made once, and by the model no more often than by all together.
@@ -80,3 +80,16 @@ def test_a_stream_with_near_copies_is_audited_against_the_model(stream: dict[str
         assert 0 <= figure["low"] <= figure["value"] <= figure["high"]
     assert stream["recall_kept"]["value"] > 0.5
     assert 0 <= stream["smuggled"]["let_through"] <= stream["smuggled"]["caught_by_model"]
+
+
+def test_soft_tokens_take_turns_with_captions_in_their_place(reference: dict[str, Any]) -> None:
+    found = reference["soft_tokens"]
+    names = {row["image_as"] for row in found["accuracy"]}
+    assert names == {"soft tokens", "own caption", "true caption"}
+    assert all(row["accuracy"] > 0.5 for row in found["accuracy"])
+    # A caption of five or six tokens in place of eight: hardly less of a hundred is computed.
+    assert 4 <= found["caption_tokens"] <= 12
+    assert 0.9 < found["length_ratio"] < 1.1
+    assert found["throughput_ratio"]["value"] > 0
+    kept = found["of_length_ratio"]
+    assert 0 < kept["low"] <= kept["value"] <= kept["high"]
