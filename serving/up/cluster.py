@@ -79,9 +79,7 @@ def running(topology: Topology, settings: Mapping[str, Any], folder: Path) -> It
 
 
 def _address(host: str) -> str:
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - to call, not to bind
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - to call, not to bind
 
 
 def _start(topology: Topology, folder: Path, metrics_port: int) -> None:

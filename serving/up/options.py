@@ -88,6 +88,11 @@ def check(arguments: argparse.Namespace) -> Options:
     models_key = settings.models_public_key
     if models_key is not None and not models_key.is_file():
         raise ConfigurationError(f"TESSERA_MODELS_PUBLIC_KEY: no such file: {models_key}")
+    if ":" in arguments.host:
+        raise ConfigurationError(
+            f"--host {arguments.host}: expected an IPv4 address or a name, since Serve's front "
+            "reaches its replicas over IPv4 alone"
+        )
     keys = settings.api_keys_file
     if keys is not None:
         read_keys(keys)

@@ -38,6 +38,7 @@ def busy_port() -> Iterator[int]:
         (["--json", "docs"], "expected a file"),
         (["--models", "pyproject.toml"], "expected a folder"),
         (["--host", "0.0.0.0"], "TESSERA_API_KEYS_FILE"),
+        (["--host", "::1"], "IPv4"),
         (["--port", "0"], "1-65535"),
         (["--port", "70000"], "1-65535"),
         (["--port", "eight"], "invalid int value"),
