@@ -21,6 +21,7 @@ from serving.waiting import Job, Ticket, WaitingRoom
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+ANSWERED_AT_ONCE = 4  # results that are handed out before the event loop looks for newcomers
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Batcher(Generic[In, Out]):
         self._idle.set()
         self._busy_until = 0.0
         self._worker: asyncio.Task[None] | None = None
+        self._answering: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
@@ -127,6 +129,7 @@ class Batcher(Generic[In, Out]):
         """Refuse new items, and return when all that waited are answered."""
         self._closed = True
         await self._idle.wait()
+        await asyncio.gather(*self._answering)
 
     async def close(self) -> None:
         """Stop; what still waits fails with UnavailableError."""
@@ -136,6 +139,7 @@ class Batcher(Generic[In, Out]):
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
+        await asyncio.gather(*self._answering)
 
     def _admit(self, ticket: Ticket, now: float) -> float:
         """Refuse at once what would be refused later; the predicted wait of what is not, seconds.
@@ -240,12 +244,24 @@ class Batcher(Generic[In, Out]):
             return
         computed = task.result()
         self._times.learn(rows, time.monotonic() - started, max(1, cost // rows))
-        for job, result in zip(batch, computed.results, strict=True):
+        # The next batch starts before these are written: with the answers first the model stood
+        # still for as long as they took.
+        answering = asyncio.create_task(self._answer(batch, computed, rows, started))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+
+    async def _answer(
+        self, batch: list[Job[In, Answer[Out]]], computed: Computed[Out], rows: int, started: float
+    ) -> None:
+        """Hand out results, a few at a time: between them newcomers are heard, and refused."""
+        stages = (computed.input_s, computed.compute_s, computed.output_s)
+        for place, (job, result) in enumerate(zip(batch, computed.results, strict=True), 1):
             if isinstance(result, ServingError):
                 job.fail(result)
             elif not job.future.done():
-                stages = (computed.input_s, computed.compute_s, computed.output_s)
                 job.future.set_result(Answer(result, rows, started - job.queued_at, *stages))
+            if place % ANSWERED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _fail(self, jobs: Sequence[Job[In, Answer[Out]]], error: BaseException) -> None:
         for job in jobs:
