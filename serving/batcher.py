@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from serving.errors import DeadlineExceededError, OverloadedError, ServingError, UnavailableError
-from serving.service_times import Lateness, ServiceTimes
+from serving.forecast import Forecast
+from serving.service_times import ServiceTimes
 from serving.waiting import Job, Ticket, WaitingRoom
 
 In = TypeVar("In")
@@ -71,8 +72,7 @@ class Batcher(Generic[In, Out]):
     ) -> None:
         self._compute = compute
         self._limits = limits
-        self._times = times or ServiceTimes()
-        self._lateness = Lateness()
+        self._forecast = Forecast(limits.rows, limits.cost, times or ServiceTimes())
         self._room: WaitingRoom[In, Answer[Out]] = WaitingRoom()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -98,9 +98,9 @@ class Batcher(Generic[In, Out]):
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(), name="batcher")
         now = time.monotonic()
-        wait = self._admit(ticket, now)
+        predicted_s = self._admit(ticket, now)
         loop = asyncio.get_running_loop()
-        job: Job[In, Answer[Out]] = Job(item, ticket, now, loop.create_future(), wait)
+        job: Job[In, Answer[Out]] = Job(item, ticket, now, loop.create_future(), predicted_s)
         self._room.push(job)
         self._idle.clear()
         self._wake.set()
@@ -121,9 +121,8 @@ class Batcher(Generic[In, Out]):
 
         Counts what runs, and of what waits only that which would be served before it.
         """
-        running = max(0.0, self._busy_until - time.monotonic())
         ahead = self._room.ahead(ticket)
-        return running + sum(self._predict(rows, cost) for rows, cost in ahead)
+        return self._running_s(time.monotonic()) + sum(map(self._forecast.seconds, ahead.values()))
 
     async def drain(self) -> None:
         """Refuse new items, and return when all that waited are answered."""
@@ -141,39 +140,41 @@ class Batcher(Generic[In, Out]):
             await asyncio.gather(self._worker, return_exceptions=True)
         await asyncio.gather(*self._answering)
 
+    def _running_s(self, now: float) -> float:
+        """Seconds until the batch that runs is done."""
+        return max(0.0, self._busy_until - now)
+
     def _admit(self, ticket: Ticket, now: float) -> float:
-        """Refuse at once what would be refused later; the predicted wait of what is not, seconds.
+        """Refuse at once what would be refused later; predicted seconds to the answer otherwise.
 
         Without a deadline nobody asks how long it is, and 0 is returned.
         """
-        wait = 0.0
+        predicted_s = 0.0
         if ticket.deadline is not None:
             if ticket.deadline <= now:
                 raise DeadlineExceededError("the deadline had passed on arrival")
-            wait = self.predicted_wait_s(ticket)
-            needed = wait * self._lateness.factor + self._own_s(ticket)
-            # An idle model always tries: refusing by a prediction that has become too dark would
-            # leave nothing to measure, and so go on for ever.
-            if wait > 0 and now + needed > ticket.deadline:
-                left_ms = (ticket.deadline - now) * 1000
-                raise OverloadedError(
-                    f"{left_ms:.0f} ms are left and about {needed * 1000:.0f} ms are needed; "
-                    "allow more time or come back later",
-                    retry_after_s=wait,
-                )
+            predicted_s = self._in_time(ticket, ticket.deadline, now)
         self._make_room(ticket, self._room.rows + ticket.rows - self._limits.waiting)
         over = self._room.nbytes + ticket.nbytes - self._limits.waiting_bytes
         self._make_room(ticket, over, nbytes=True)
-        return wait
+        return predicted_s
 
-    def _own_s(self, ticket: Ticket) -> float:
-        """Seconds of the batch that it will travel in: a full one, if a full one waits already."""
-        own = self._predict(ticket.rows, ticket.cost)
-        if self._room.rows < self._limits.rows:
-            return own
-        unit = max(1, ticket.cost // ticket.rows)
-        full = max(1, min(self._limits.rows, self._limits.cost // unit))
-        return max(own, self._predict(full, full * unit))
+    def _in_time(self, ticket: Ticket, deadline: float, now: float) -> float:
+        """Predicted seconds to the answer; OverloadedError if it, or who was let in, were late."""
+        running_s, ahead = self._running_s(now), self._room.ahead(ticket)
+        found = self._forecast.answering(ticket, running_s, ahead)
+        needed = found.seconds * self._forecast.lateness.factor
+        soonest = self._room.soonest(ticket) if found.shared else deadline
+        # An idle model always tries: refusing by a prediction that has become too dark would
+        # leave nothing to measure, and so go on for ever.
+        if (running_s or ahead) and now + needed > min(deadline, soonest):
+            left_ms = (deadline - now) * 1000
+            raise OverloadedError(
+                f"{left_ms:.0f} ms are left and about {needed * 1000:.0f} ms are needed; "
+                "allow more time or come back later",
+                retry_after_s=self.predicted_wait_s(ticket),
+            )
+        return found.seconds
 
     def _make_room(self, ticket: Ticket, over: int, *, nbytes: bool = False) -> None:
         """A client that floods makes room for the others: its own newest items go."""
@@ -192,16 +193,14 @@ class Batcher(Generic[In, Out]):
             retry_after_s=wait,
         )
 
-    def _predict(self, rows: int, cost: int) -> float:
-        """Seconds for rows that are alike and cost so much together."""
-        unit = max(1, cost // rows)
-        return self._times.predict(rows, min(self._limits.rows, self._limits.cost // unit), unit)
-
     def _expire(self, job: Job[In, Answer[Out]]) -> None:
         if not job.future.done():
-            self._lateness.learn(job.predicted_s, time.monotonic() - job.queued_at)
+            self._learn(job, time.monotonic())
         self._room.discard(job)
         job.fail(DeadlineExceededError("the deadline passed before there was a result"))
+
+    def _learn(self, job: Job[In, Answer[Out]], ended: float) -> None:
+        self._forecast.lateness.learn(job.predicted_s, ended - job.queued_at)
 
     async def _work(self) -> None:
         while True:
@@ -214,7 +213,7 @@ class Batcher(Generic[In, Out]):
             await self._wake.wait()
 
     def _take(self) -> list[Job[In, Answer[Out]]]:
-        while batch := self._room.take(self._limits.rows, self._limits.cost):
+        while batch := self._room.take(self._forecast.bounds):
             now = time.monotonic()
             late = [job for job in batch if job.ticket.deadline and job.ticket.deadline <= now]
             if not late:
@@ -229,8 +228,7 @@ class Batcher(Generic[In, Out]):
         started = time.monotonic()
         rows = sum(job.ticket.rows for job in batch)
         cost = sum(job.ticket.cost for job in batch)
-        self._busy_until = started + self._predict(rows, cost)
-        self._lateness.learn(batch[0].predicted_s, started - batch[0].queued_at)
+        self._busy_until = started + self._forecast.seconds((rows, cost))
         task = asyncio.ensure_future(self._compute([job.item for job in batch]))
         try:
             await asyncio.wait([task])
@@ -243,7 +241,10 @@ class Batcher(Generic[In, Out]):
             self._fail(batch, error)
             return
         computed = task.result()
-        self._times.learn(rows, time.monotonic() - started, max(1, cost // rows))
+        ended = time.monotonic()
+        self._forecast.times.learn(rows, ended - started, max(1, cost // rows))
+        # The newest one's: its prediction knew of the others in its batch.
+        self._learn(max(batch, key=lambda job: (job.predicted_s > 0, job.queued_at)), ended)
         # The next batch starts before these are written: with the answers first the model stood
         # still for as long as they took.
         answering = asyncio.create_task(self._answer(batch, computed, rows, started))

@@ -16,6 +16,8 @@ MEAN_GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 8, 1 / 4, 2
 # Waits under LEAST_S say little; a stall of the machine must not refuse everybody for long.
 LEAST_S, MOST = 0.01, 4.0
 KEPT = 64  # costs a row that are remembered; the one measured longest ago goes first
+# A rate at least this share of the best one is as good: what is left is measuring error.
+AS_GOOD = 0.97
 
 
 class ServiceTimes:
@@ -26,27 +28,52 @@ class ServiceTimes:
 
     def __init__(self, seconds: Mapping[int, float] | None = None, unit: int = 1) -> None:
         self._means: OrderedDict[int, dict[int, float]] = OrderedDict()
+        self._sizes = sorted(seconds or ())  # that batches are padded to
+        self._efficient: dict[tuple[int, int], int] = {}  # answers until the next measurement
         if seconds:
             self._means[unit] = dict(seconds)
 
     def learn(self, rows: int, seconds: float, unit: int = 1) -> None:
         """Take in one batch of `rows` that cost `unit` each."""
         means = self._means.setdefault(unit, {})
+        rows = next((size for size in self._sizes if size >= rows), rows)
         mean = means.get(rows, seconds)
         means[rows] = mean + SMOOTHING * (seconds - mean)
         self._means.move_to_end(unit)
         if len(self._means) > KEPT:
             self._means.popitem(last=False)
+        self._efficient.clear()
 
     def predict(self, rows: int, limit: int, unit: int = 1) -> float:
         """Seconds to serve `rows` in batches of at most `limit`; 0 while nothing is known."""
         if not self._means:
             return 0.0
-        nearest = min(self._means, key=lambda known: abs(math.log(known / unit)))
+        nearest = self._nearest(unit)
         means, scale = self._means[nearest], unit / nearest
         full, rest = divmod(rows, max(1, limit))
         seconds = full * _batch(means, limit) + (_batch(means, rest) if rest else 0.0)
         return seconds * scale
+
+    def efficient(self, limit: int, unit: int = 1) -> int:
+        """Rows of the largest batch, up to `limit`, whose rate is as good as the best known.
+
+        Larger ones are not always faster: their activations outgrow the caches. The warm-up runs
+        large ones of a slow model once; what serves is measured again and again.
+        """
+        known = self._efficient.get((limit, unit))
+        if known is None:
+            means = self._means[self._nearest(unit)] if self._means else {}
+            rates = {rows: rows / max(s, 1e-9) for rows, s in means.items() if rows <= limit}
+            best = max(rates.values(), default=0.0)
+            good = [rows for rows, rate in rates.items() if rate >= AS_GOOD * best]
+            # Above what was ever measured, the bound itself is as good a guess.
+            known = max(good) if good and max(means) >= limit else limit
+            self._efficient[limit, unit] = known
+        return known
+
+    def _nearest(self, unit: int) -> int:
+        """The known cost a row that is nearest to `unit`."""
+        return min(self._means, key=lambda known: abs(math.log(known / unit)))
 
 
 class Lateness:

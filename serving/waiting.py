@@ -7,7 +7,7 @@ the cost they were served, and each client's jobs in their order. No clock and n
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -15,6 +15,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 # The Open Inference Protocol's schedule extension: 1 is the most urgent, 0 asks for the default.
 PRIORITIES, DEFAULT_PRIORITY = 10, 5
+Load = tuple[int, int]  # rows, and their cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Ticket:
 class Job(Generic[In, Out]):
     """One item that waits; `future` is its result. queued_at: seconds of time.monotonic().
 
-    predicted_s: how long it was to wait, as far as was known.
+    predicted_s: seconds to its answer, as was known when it came; 0 where nobody asked.
     """
 
     item: In
@@ -67,7 +68,7 @@ class WaitingRoom(Generic[In, Out]):
         self._rows_of: dict[str, int] = {}
         self._bytes_of: dict[str, int] = {}
         # Rows and cost by group, priority and client.
-        self._loads: dict[tuple[Hashable, int, str], tuple[int, int]] = {}
+        self._loads: dict[tuple[Hashable, int, str], Load] = {}
         self._virtual: dict[str, float] = {}
         self._now = 0.0  # virtual time of the last job that was taken
 
@@ -108,8 +109,8 @@ class WaitingRoom(Generic[In, Out]):
         if not levels:
             del self._queues[ticket.group]
 
-    def ahead(self, ticket: Ticket | None) -> list[tuple[int, int]]:
-        """Rows and cost, a pair for each group, of what is served before a newcomer; None: of all.
+    def ahead(self, ticket: Ticket | None) -> dict[Hashable, Load]:
+        """The load of each group that is served before a newcomer; None: of all.
 
         What is less urgent is not; of what is as urgent, another client's only up to the cost that
         the newcomer's own client would then have been served.
@@ -120,7 +121,7 @@ class WaitingRoom(Generic[In, Out]):
                 if priority == ticket.priority:
                     costs[client] = costs.get(client, 0) + cost
             own = costs.pop(ticket.client, 0) + ticket.cost
-        found: dict[Hashable, tuple[int, int]] = {}
+        found: dict[Hashable, Load] = {}
         for (group, priority, client), (rows, cost) in self._loads.items():
             if ticket is not None:
                 if priority > ticket.priority:
@@ -130,12 +131,29 @@ class WaitingRoom(Generic[In, Out]):
                     rows, cost = math.ceil(rows * share), math.ceil(cost * share)
             before = found.get(group, (0, 0))
             found[group] = before[0] + rows, before[1] + cost
-        return list(found.values())
+        return found
 
-    def take(self, rows: int, cost: int) -> list[Job[In, Out]]:
-        """The next batch, at most `rows` and `cost`; its first job even if that alone is more."""
+    def soonest(self, ticket: Ticket) -> float:
+        """The earliest deadline of what would travel with a newcomer: its own client's, as urgent.
+
+        Infinity where there is none. Another client's is no reason to refuse: it is the newcomer's
+        turn then.
+        """
+        levels = self._queues.get(ticket.group, {})
+        queues = (
+            level.get(ticket.client, ()) for p, level in levels.items() if p <= ticket.priority
+        )
+        deadlines = (job.ticket.deadline for queue in queues for job in queue)
+        return min((at for at in deadlines if at is not None), default=math.inf)
+
+    def take(self, bounds: Callable[[Ticket], Load]) -> list[Job[In, Out]]:
+        """The next batch; its first job even if that alone is more than the bounds.
+
+        bounds: rows and cost of a batch that begins with such a ticket.
+        """
         batch: list[Job[In, Out]] = []
         job = self._first()
+        rows, cost = (0, 0) if job is None else bounds(job.ticket)
         while job is not None:
             batch.append(job)
             self.discard(job)

@@ -6,7 +6,7 @@ as raw contents.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -107,8 +107,14 @@ class Client:
 
     def infer(self, model: str, rows: int, timeout_s: float | None = None) -> Request:
         """Requests of `rows` rows over HTTP, VARIANTS different ones."""
+        return self.infer_these(model, self._feeds(model, rows), timeout_s)
+
+    def infer_these(
+        self, model: str, feeds: Sequence[Mapping[str, NDArray[Any]]], timeout_s: float | None
+    ) -> Request:
+        """Requests with these tensors over HTTP, in turn."""
         requests = []
-        for tensors in self._feeds(model, rows):
+        for tensors in feeds:
             body, length = binary(tensors, timeout_s)
             path = f"/v2/models/{model}/infer"
             whole = self._http.request("POST", path, body, "application/octet-stream")

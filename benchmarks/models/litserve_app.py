@@ -1,8 +1,8 @@
 """A LitServe server of one ONNX file, run by the Python of LitServe's own environment.
 
-Argument: a JSON object: `file`, `name`, `dtype` and row `shape` of the input, `port`, `threads`,
-`rows` of a batch, `wait_s` for one. It imports nothing of ours. In: `{"row": base64}` a POST to
-/predict. Out: the same.
+Argument: a JSON object: `file`, `dtype` and row `shape` of the first input, `port`, `threads`,
+`rows` of a batch, `wait_s` for one, and `texts`: whether rows are token ids. It imports nothing of
+ours. In: `{"row": base64}` or `{"tokens": [id]}` a POST to /predict. Out: `{"row": base64}`.
 """
 
 import base64
@@ -15,8 +15,8 @@ import numpy as np
 import onnxruntime
 
 
-class Api(litserve.LitAPI):  # type: ignore[misc]
-    """One session, with the options that ours has."""
+class Rows(litserve.LitAPI):  # type: ignore[misc]
+    """One session, with the options that ours has; rows of one shape."""
 
     def setup(self, device: str) -> None:
         """Open the session and warm it up."""
@@ -29,21 +29,26 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
         self._session = onnxruntime.InferenceSession(
             asked["file"], options, providers=["CPUExecutionProvider"]
         )
+        self._names = [found.name for found in self._session.get_inputs()]
         for rows in (1, 2, 4, asked["rows"]):
-            self.predict(np.zeros((rows, *asked["shape"]), asked["dtype"]))
+            self.predict(self.batch([self.blank()] * rows))
 
-    def decode_request(self, request: dict[str, str]) -> Any:
+    def blank(self) -> Any:
+        """A row of zeros."""
+        return np.zeros(self.asked["shape"], self.asked["dtype"])
+
+    def decode_request(self, request: dict[str, Any]) -> Any:
         """A row."""
         raw = base64.b64decode(request["row"])
         return np.frombuffer(raw, self.asked["dtype"]).reshape(self.asked["shape"])
 
     def batch(self, inputs: list[Any]) -> Any:
-        """Rows as one array."""
-        return np.stack(inputs)
+        """Rows as the arrays of the session's inputs."""
+        return [np.stack(inputs)]
 
     def predict(self, x: Any) -> Any:
         """The first output."""
-        return self._session.run(None, {self.asked["name"]: x})[0]
+        return self._session.run(None, dict(zip(self._names, x, strict=True)))[0]
 
     def unbatch(self, output: Any) -> list[Any]:
         """One a row."""
@@ -54,9 +59,31 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
         return {"row": base64.b64encode(output.tobytes()).decode()}
 
 
+class Texts(Rows):
+    """Rows are token ids of any length, padded to the longest of their batch."""
+
+    def blank(self) -> Any:
+        """A text of usual length."""
+        return np.zeros(16, np.int64)
+
+    def decode_request(self, request: dict[str, Any]) -> Any:
+        """Token ids."""
+        return np.array(request["tokens"], np.int64)
+
+    def batch(self, inputs: list[Any]) -> Any:
+        """Ids and mask, (rows, longest) each, in the order of the session's inputs."""
+        ids = np.zeros((len(inputs), max(map(len, inputs))), np.int64)
+        mask = np.zeros_like(ids)
+        for place, tokens in enumerate(inputs):
+            ids[place, : len(tokens)] = tokens
+            mask[place, : len(tokens)] = 1
+        return [mask if "mask" in name else ids for name in self._names]
+
+
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    api = Api(max_batch_size=given["rows"], batch_timeout=given["wait_s"])
+    kind = Texts if given["texts"] else Rows
+    api = kind(max_batch_size=given["rows"], batch_timeout=given["wait_s"])
     api.asked = given
     server = litserve.LitServer(api, accelerator="cpu", timeout=60)
     server.run(host="127.0.0.1", port=given["port"], generate_client_file=False, log_level="error")

@@ -1,7 +1,8 @@
 """LitServe with the same ONNX file as a peer, in an environment and a process of its own.
 
-In: a bundle, what its batches are cut by. Out: how it does beside us. Rows travel as base64 in
-JSON, which is how LitServe's own examples send images.
+In: a model. Out: how LitServe, at the best of a few settings, does beside us. Images travel as
+base64 in JSON, as in LitServe's own examples, and texts as lists of token ids; ours carry what
+`/v1/encode` would send, padded to a few lengths.
 """
 
 import asyncio
@@ -12,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from ..feast.environment import FOLDER, NoPeerError, python
 from ..http1 import Http
 from ..load import Request
 from . import peers
+from . import texts as made_texts
 from .arrivals import arrive
 from .client import Client
 
@@ -37,57 +40,82 @@ SETTINGS = ((8, 0.0), (8, 0.005), (32, 0.0))  # rows of a batch, seconds to wait
 READY_S = 120.0
 STOP_S = 10.0
 TUNE_S = 6.0
-BAR = 1.0  # goodput on an image tower: not worse
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One model beside LitServe. peak: our requests a second at saturation.
+
+    ours: makes our calls, given a timeout in seconds or None. bodies: the same rows as LitServe
+    takes them. texts: they are token ids. bar: of our best goodput over its.
+    """
+
+    model: str
+    peak: float
+    ours: Callable[[float | None], Request]
+    bodies: list[bytes]
+    texts: bool
+    bar: float
+
+
+def rows(client: Client, model: str, peak: float, bar: float) -> Subject:
+    """A model of one input of fixed size."""
+    packed = [base64.b64encode(row).decode() for row in client.rows_of(model)]
+    bodies = [orjson.dumps({"row": row}) for row in packed]
+    return Subject(model, peak, lambda limit_s: client.infer(model, 1, limit_s), bodies, False, bar)
+
+
+def texts(client: Client, model: str, vocabulary: int, bar: float) -> Subject:
+    """A text tower; its peak is still to be measured."""
+    found = made_texts.texts(vocabulary)
+    feeds = [made_texts.padded(ids) for ids in found]
+    bodies = [orjson.dumps({"tokens": ids.tolist()}) for ids in found]
+
+    def ours(limit_s: float | None) -> Request:
+        return client.infer_these(model, feeds, limit_s)
+
+    return Subject(model, 0.0, ours, bodies, True, bar)
 
 
 def run(
-    runner: asyncio.Runner,
-    client: Client,
-    repository: Repository,
-    model: str,
-    peak: float,
-    scale: float,
+    runner: asyncio.Runner, repository: Repository, subject: Subject, scale: float
 ) -> dict[str, Any]:
     """Beside LitServe, at the best of SETTINGS; says why where it cannot be had."""
     try:
         interpreter = python(FOLDER, PINNED)
-        bundle = repository.open(model)
-        rows = client.rows_of(model)
+        bundle = repository.open(subject.model)
         taken = {}
         for setting in SETTINGS:
-            with _started(interpreter, bundle, setting) as url:
-                arrived = runner.run(_arrive(url, rows, 0.8 * peak, max(TUNE_S * scale, 0.5)))
-                taken[setting] = arrived
+            with _started(interpreter, bundle, setting, subject.texts) as url:
+                seconds = max(TUNE_S * scale, 0.5)
+                taken[setting] = runner.run(_arrive(url, subject, seconds))
         best = min(taken, key=lambda setting: taken[setting])
-        with _started(interpreter, bundle, best) as url:
-            found = runner.run(_compared(client, model, url, rows, peak, scale))
+        with _started(interpreter, bundle, best, subject.texts) as url:
+            found = runner.run(_compared(url, subject, scale))
     except NoPeerError as error:
         report.say(f"without LitServe: {error}")
         return {"left_out": str(error)}
-    return {"model": model, "peer_tuned_to": list(best), "pinned": list(PINNED), **found}
+    return {"model": subject.model, "peer_tuned_to": list(best), "pinned": list(PINNED), **found}
 
 
-async def _arrive(url: str, rows: list[bytes], rate: float, seconds: float) -> float:
+async def _arrive(url: str, subject: Subject, seconds: float) -> float:
     http = Http(url)
-    found = await arrive(_calls(http, rows), rate, seconds)
+    found = await arrive(_calls(http, subject), 0.8 * subject.peak, seconds)
     http.close()
     return found.p99_ms()
 
 
-async def _compared(
-    client: Client, model: str, url: str, rows: list[bytes], peak: float, scale: float
-) -> dict[str, Any]:
+async def _compared(url: str, subject: Subject, scale: float) -> dict[str, Any]:
     http = Http(url)
-    limit_s = await peers.limit(client, model, peak, scale)
-    subjects = {"tessera": client.infer(model, 1, limit_s), "litserve": _calls(http, rows)}
-    found = await peers.compared(subjects, peak, limit_s, scale, BAR)
+    limit_s = await peers.limit(subject.ours(None), subject.peak, scale)
+    subjects = {"tessera": subject.ours(limit_s), "litserve": _calls(http, subject)}
+    found = await peers.compared(subjects, subject.peak, limit_s, scale, subject.bar)
     http.close()
     return found
 
 
-def _calls(http: Http, rows: list[bytes]) -> Request:
-    bodies = [orjson.dumps({"row": base64.b64encode(row).decode()}) for row in rows]
-    requests = [http.request("POST", "/predict", body) for body in bodies]
+def _calls(http: Http, subject: Subject) -> Request:
+    requests = [http.request("POST", "/predict", body) for body in subject.bodies]
 
     async def call(number: int) -> str:
         status, _ = await http.send(requests[number % len(requests)])
@@ -97,13 +125,15 @@ def _calls(http: Http, rows: list[bytes]) -> Request:
 
 
 @contextmanager
-def _started(interpreter: Path, bundle: Bundle, setting: tuple[int, float]) -> Iterator[str]:
+def _started(
+    interpreter: Path, bundle: Bundle, setting: tuple[int, float], texts: bool
+) -> Iterator[str]:
     """A server; its address. Raises NoPeerError."""
     graph = default_graph(bundle.manifest)
     spec = bundle.manifest.graphs[graph].inputs[0]
     asked = {
         "file": str(bundle.path(graph).absolute()),
-        "name": spec.name,
+        "texts": texts,
         "dtype": spec.dtype,
         "shape": spec.shape[1:],
         "port": free_port(),

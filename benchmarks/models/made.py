@@ -7,7 +7,7 @@ answers mean nothing, their cost does.
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,23 @@ from export.errors import NotFoundError
 
 FOLDER = Path("var/bench-models")
 VIT, VIT_INT8, DLRM, SMALL = "vit", "vit_int8", "dlrm_mlperf", "small"
+MINILM = "minilm"
+NAMES = (VIT, VIT_INT8, DLRM, SMALL)  # that every run serves
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of the image tower (ViT-B/32 in full) and of the DLRM (MLPerf's, with shorter tables).
+    """Of the image tower (ViT-B/32 in full), the text tower and the DLRM (shorter tables).
 
-    Source: MLPerf inference, recommendation/dlrm (v0.7-v3.0, Criteo Terabyte): 13 dense features,
-    26 tables of width 128, bottom MLP 512-256-128, top MLP 1024-1024-512-256-1.
+    Sources: MLPerf inference, recommendation/dlrm (v0.7-v3.0, Criteo Terabyte): 13 dense features,
+    26 tables of width 128, bottom MLP 512-256-128, top MLP 1024-1024-512-256-1. Text: config.json
+    of sentence-transformers/all-MiniLM-L6-v2.
     """
 
     name: str
     tower: Mapping[str, int]
     image: Mapping[str, int]
+    text: Mapping[str, int]
     dense: int = 13
     sparse: int = 26
     rows: int = 10_000  # of each embedding table
@@ -46,22 +50,38 @@ FULL = Size(
         "num_attention_heads": 12,
     },
     {"image_size": 224, "patch_size": 32},
+    {
+        "hidden_size": 384,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "vocab_size": 30_522,
+        "max_position_embeddings": 512,
+    },
 )
 TINY = Size(
     "tiny",
     {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
     {"image_size": 64, "patch_size": 32},
+    {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 100,
+        "max_position_embeddings": 128,
+    },
     rows=100,
     width=8,
     top=(64, 32),
 )
 
 
-def repository(size: Size, folder: Path = FOLDER) -> Path:
-    """The repository's folder; makes the bundles that are missing (minutes at full size)."""
+def repository(size: Size, folder: Path = FOLDER, names: Sequence[str] = NAMES) -> Path:
+    """The repository's folder; makes those of `names` that are missing (minutes at full size)."""
     place = folder / size.name
     place.mkdir(parents=True, exist_ok=True)
-    for name in (VIT, VIT_INT8, DLRM, SMALL):
+    for name in names:
         try:
             Repository(place).open(name)
         except NotFoundError:
@@ -80,7 +100,8 @@ def again(name: str, place: Path) -> None:
 def _make(name: str, size: Size, place: Path) -> None:
     from export.pipeline import Wanted, publish
 
-    source: Any = {DLRM: _dlrm, SMALL: _small}.get(name, tower)(size, place)
+    makers: Any = {DLRM: _dlrm, SMALL: _small, MINILM: _minilm}
+    source: Any = makers.get(name, tower)(size, place)
     wanted = Wanted("int8" if name == VIT_INT8 else "fp32")
     publish(source, Repository(place), name, lambda _: None, wanted)
 
@@ -126,3 +147,10 @@ def _small(size: Size, place: Path) -> Any:
 
     del size, place
     return small()
+
+
+def _minilm(size: Size, place: Path) -> Any:
+    from .texts import tower as text_tower
+
+    del place
+    return text_tower(size.text)

@@ -55,16 +55,16 @@ async def serve_batch(
         [http.request("POST", PREFIX, row, "application/octet-stream") for row in rows]
     )
     setting = await tuned(http, call, peak, scale)
-    limit_s = await limit(client, model, peak, scale)
+    limit_s = await limit(client.infer(model, 1), peak, scale)
     subjects = {"tessera": client.infer(model, 1, limit_s), "serve.batch": call}
     found = await compared(subjects, peak, limit_s, scale, GOODPUT_BAR)
     http.close()
     return {"model": model, "peer_tuned_to": setting, **found}
 
 
-async def limit(client: Client, model: str, peak: float, scale: float) -> float:
+async def limit(call: Request, peak: float, scale: float) -> float:
     """What a caller would wait at most, seconds: ten times a lone request's median."""
-    alone = await arrive(client.infer(model, 1), 0.05 * peak, max(4.0 * scale, 1.0))
+    alone = await arrive(call, 0.05 * peak, max(4.0 * scale, 1.0))
     return 10 * float(np.median(alone.latency_s))
 
 

@@ -7,6 +7,7 @@ arrivals. This process is the load generator; the models are served by processes
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,18 +26,20 @@ from .rollout import Rollout
 READY_S = 60.0
 ROUNDS = 300
 BAR_MS = 0.5  # above in-process run and empty route, p50, one caller
-NAMES = (made.VIT, made.VIT_INT8, made.DLRM, made.SMALL)
+# Best goodput over LitServe's: not worse on an image tower, better on a text tower.
+IMAGE_BAR, TEXT_BAR, TEXT_CALLERS, TEXT_S = 1.0, 1.5, 64, 6.0
 
 
 def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
     """Measure some parts; the INT8 tower's saturation always, which "arrivals" are planned by."""
-    place = made.repository(size)
+    names = (*made.NAMES, made.MINILM) if "litserve" in parts else made.NAMES
+    place = made.repository(size, names=names)
     repository = Repository(place)
     peer = made.VIT_INT8 if "serve_batch" in parts else ""
-    with served.started(place, NAMES, peer) as front, asyncio.Runner() as runner:
+    with served.started(place, names, peer) as front, asyncio.Runner() as runner:
         client = runner.run(_connect(front, repository))
         try:
-            runner.run(_ready(client))
+            runner.run(_ready(client, names))
             found: dict[str, Any] = {"models": size.name}
             if "one_caller" in parts:
                 found["one_caller"] = _alone(runner, client, front, repository, scale)
@@ -51,8 +54,7 @@ def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
                 args_ = (client, front, made.VIT_INT8, peak, scale)
                 found["serve_batch"] = runner.run(peers.serve_batch(*args_))
             if "litserve" in parts:
-                args = (runner, client, repository, made.VIT_INT8, peak, scale)
-                found["litserve"] = litserve_peer.run(*args)
+                found["litserve"] = _beside_litserve(runner, client, repository, size, peak, scale)
             if "rollout" in parts:
                 made.again(made.VIT_INT8, place)
                 rolled = Rollout(runner, client, front, repository, made.VIT_INT8)
@@ -62,12 +64,33 @@ def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
     return found
 
 
-async def _ready(client: Client) -> None:
+def _beside_litserve(
+    runner: asyncio.Runner,
+    client: Client,
+    repository: Repository,
+    size: made.Size,
+    peak: float,
+    scale: float,
+) -> dict[str, Any]:
+    """An image tower and a text tower."""
+    image = litserve_peer.rows(client, made.VIT_INT8, peak, IMAGE_BAR)
+    text = litserve_peer.texts(client, made.MINILM, size.text["vocab_size"], TEXT_BAR)
+    seconds = max(TEXT_S * scale, 0.5)
+    rates = [
+        runner.run(saturation.served(text.ours(None), TEXT_CALLERS, seconds)) for _ in range(2)
+    ]
+    return {
+        subject.model: litserve_peer.run(runner, repository, subject, scale)
+        for subject in (image, replace(text, peak=max(rates)))
+    }
+
+
+async def _ready(client: Client, names: Sequence[str]) -> None:
     """Until every model answers: the ingress hears of new replicas a little after they run."""
     deadline = time.monotonic() + READY_S
     calls = [
         (name, call)
-        for name in NAMES
+        for name in names
         for call in (client.infer(name, 1), client.infer_grpc(name, 1))
     ]
     for name, call in calls:

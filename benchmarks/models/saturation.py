@@ -103,10 +103,10 @@ def _rate(
     runner: asyncio.Runner, call: Request, callers: int, rows: int, seconds: float, _: int
 ) -> float:
     """Rows a second of the served model."""
-    return rows * runner.run(_served(call, callers, seconds))
+    return rows * runner.run(served(call, callers, seconds))
 
 
-async def _served(call: Request, callers: int, seconds: float) -> float:
+async def served(call: Request, callers: int, seconds: float) -> float:
     """Requests a second of so many callers; each ends with the answer to its last request."""
     end = time.perf_counter() + seconds
     outcomes: list[str] = []
