@@ -58,7 +58,7 @@ class Answer(Generic[Out]):
 
 
 class Batcher(Generic[In, Out]):
-    """Runs `compute` on batches of items, one batch at a time, on the running event loop.
+    """Runs `compute` on batches of items, `at_once` batches at a time, on the running event loop.
 
     compute: takes a batch's items, gives one result an item; a ServingError as a result fails that
     item alone. It starts with the first item; end it with `close()`.
@@ -69,16 +69,18 @@ class Batcher(Generic[In, Out]):
         compute: Callable[[list[In]], Awaitable[Computed[Out]]],
         limits: Limits,
         times: ServiceTimes | None = None,
+        at_once: int = 1,
     ) -> None:
         self._compute = compute
         self._limits = limits
-        self._forecast = Forecast(limits.rows, limits.cost, times or ServiceTimes())
+        bounds = limits.rows, limits.cost
+        self._forecast = Forecast(bounds, times or ServiceTimes(), at_once)
         self._room: WaitingRoom[In, Answer[Out]] = WaitingRoom()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._busy_until = 0.0
-        self._worker: asyncio.Task[None] | None = None
+        self._busy_until = [0.0] * at_once  # when each batch that runs should be done; 0: none does
+        self._workers: list[asyncio.Task[None]] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -95,8 +97,9 @@ class Batcher(Generic[In, Out]):
         """
         if self._closed:
             raise UnavailableError("this version of the model is being closed; ask again")
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name="batcher")
+        if not self._workers:
+            places = range(len(self._busy_until))
+            self._workers = [asyncio.create_task(self._work(place)) for place in places]
         now = time.monotonic()
         predicted_s = self._admit(ticket, now)
         loop = asyncio.get_running_loop()
@@ -122,7 +125,7 @@ class Batcher(Generic[In, Out]):
         Counts what runs, and of what waits only that which would be served before it.
         """
         ahead = self._room.ahead(ticket)
-        return self._running_s(time.monotonic()) + sum(map(self._forecast.seconds, ahead.values()))
+        return self._running_s(time.monotonic()) + self._forecast.all_s(ahead.values())
 
     async def drain(self) -> None:
         """Refuse new items, and return when all that waited are answered."""
@@ -135,14 +138,14 @@ class Batcher(Generic[In, Out]):
         self._closed = True
         closed = UnavailableError("the model was closed before this could be computed")
         self._fail(self._room.clear(), closed)
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
         await asyncio.gather(*self._answering)
 
     def _running_s(self, now: float) -> float:
-        """Seconds until the batch that runs is done."""
-        return max(0.0, self._busy_until - now)
+        """Seconds until the next batch can begin."""
+        return max(0.0, min(self._busy_until) - now)
 
     def _admit(self, ticket: Ticket, now: float) -> float:
         """Refuse at once what would be refused later; predicted seconds to the answer otherwise.
@@ -202,13 +205,14 @@ class Batcher(Generic[In, Out]):
     def _learn(self, job: Job[In, Answer[Out]], ended: float) -> None:
         self._forecast.lateness.learn(job.predicted_s, ended - job.queued_at)
 
-    async def _work(self) -> None:
+    async def _work(self, place: int) -> None:
         while True:
             batch = self._take()
             if batch:
-                await self._run(batch)
+                await self._run(batch, place)
                 continue
-            self._idle.set()
+            if not any(self._busy_until):
+                self._idle.set()
             self._wake.clear()
             await self._wake.wait()
 
@@ -224,16 +228,16 @@ class Batcher(Generic[In, Out]):
                 return on_time
         return []
 
-    async def _run(self, batch: list[Job[In, Answer[Out]]]) -> None:
+    async def _run(self, batch: list[Job[In, Answer[Out]]], place: int) -> None:
         started = time.monotonic()
         rows = sum(job.ticket.rows for job in batch)
         cost = sum(job.ticket.cost for job in batch)
-        self._busy_until = started + self._forecast.seconds((rows, cost))
+        self._busy_until[place] = started + self._forecast.seconds((rows, cost))
         task = asyncio.ensure_future(self._compute([job.item for job in batch]))
         try:
             await asyncio.wait([task])
         finally:
-            self._busy_until = 0.0
+            self._busy_until[place] = 0.0
             if not task.done():
                 self._fail(batch, UnavailableError("the model was closed while it computed this"))
         error = task.exception()

@@ -26,6 +26,17 @@ def available_cores(cgroup: Path = CGROUP, own: Path = OWN) -> int:
     return max(1, math.floor(cores))
 
 
+def plan(cores: int, threads: int | None = None) -> tuple[int, int]:
+    """Threads of one run, and how many runs go on at once; threads: what was asked for, if any.
+
+    Two runs on half of the cores each: threads of one run wait for each other after every
+    operator, and for whatever else takes one of their cores; two runs do not.
+    """
+    if threads is None:
+        threads = max(1, cores // 2)
+    return threads, 2 if 2 * threads <= cores else 1
+
+
 def _folders(cgroup: Path, own: Path) -> Iterator[Path]:
     """The root and every cgroup down to the process's own, for both versions."""
     yield cgroup

@@ -4,6 +4,7 @@ In: the bounds of a batch, measured service times, what waits. Out: seconds, and
 No clock and no tasks in here.
 """
 
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from serving.service_times import Lateness, ServiceTimes
@@ -22,10 +23,11 @@ class Answering:
 
 
 class Forecast:
-    """Predictions for batches of at most `rows` and `cost`."""
+    """Predictions for batches of at most `bounds` (rows, cost), of which `at_once` run together."""
 
-    def __init__(self, rows: int, cost: int, times: ServiceTimes) -> None:
-        self._rows, self._cost = rows, cost
+    def __init__(self, bounds: Load, times: ServiceTimes, at_once: int = 1) -> None:
+        self._rows, self._cost = bounds
+        self._at_once = at_once
         self.times = times
         self.lateness = Lateness()
 
@@ -42,21 +44,28 @@ class Forecast:
         unit = max(1, cost // rows)
         return self.times.predict(rows, self._full(unit), unit)
 
-    def answering(self, ticket: Ticket, running_s: float, ahead: dict[object, Load]) -> Answering:
-        """Prospects behind a batch that runs for `running_s` more and the loads `ahead`, by group.
+    def all_s(self, loads: Iterable[Load]) -> float:
+        """Seconds until all of several loads have begun and most are done."""
+        return sum(map(self.seconds, loads)) / self._at_once
+
+    def answering(
+        self, ticket: Ticket, running_s: float, ahead: Mapping[Hashable, Load]
+    ) -> Answering:
+        """Prospects when nothing can begin for `running_s`, behind the loads `ahead`, by group.
 
         What waits of its own group travels with it, in full batches first; its own is taken for
         full where one is full already, since more will come.
         """
-        others = sum(self.seconds(load) for group, load in ahead.items() if group != ticket.group)
         rows, cost = ahead.get(ticket.group, (0, 0))
         rows, cost = rows + ticket.rows, cost + ticket.cost
         unit = max(1, cost // rows)
         full = self._full(unit)
-        shared = rows <= full
-        if not shared:
-            rows = -(-rows // full) * full
-        return Answering(running_s + others + self.times.predict(rows, full, unit), shared)
+        batches = -(-rows // full)
+        own = rows if batches == 1 else full
+        before = [load for group, load in ahead.items() if group != ticket.group]
+        before.append(((batches - 1) * full, (batches - 1) * full * unit))
+        seconds = running_s + self.all_s(before) + self.times.predict(own, full, unit)
+        return Answering(seconds, shared=batches == 1)
 
     def _full(self, unit: int) -> int:
         """Rows of a batch where each costs `unit`: as many as are worth it within the bounds."""

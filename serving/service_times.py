@@ -55,10 +55,11 @@ class ServiceTimes:
         return seconds * scale
 
     def efficient(self, limit: int, unit: int = 1) -> int:
-        """Rows of the largest batch, up to `limit`, whose rate is as good as the best known.
+        """Rows of the smallest batch, up to `limit`, whose rate is as good as the best known.
 
-        Larger ones are not always faster: their activations outgrow the caches. The warm-up runs
-        large ones of a slow model once; what serves is measured again and again.
+        Larger ones only make everybody wait longer, and are not always as fast: their activations
+        outgrow the caches. The warm-up runs large ones of a slow model once; what serves is
+        measured again and again, with what every batch costs besides.
         """
         known = self._efficient.get((limit, unit))
         if known is None:
@@ -67,7 +68,7 @@ class ServiceTimes:
             best = max(rates.values(), default=0.0)
             good = [rows for rows, rate in rates.items() if rate >= AS_GOOD * best]
             # Above what was ever measured, the bound itself is as good a guess.
-            known = max(good) if good and max(means) >= limit else limit
+            known = min(good) if good and max(means) >= limit else limit
             self._efficient[limit, unit] = known
         return known
 

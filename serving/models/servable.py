@@ -17,6 +17,7 @@ import numpy as np
 from export import Bundle
 from export.manifest import Manifest
 from serving.batcher import Answer, Batcher, Computed, Limits
+from serving.cores import available_cores, plan
 from serving.errors import InvalidRequestError, NotFoundError, RefusedInputsError, ServingError
 from serving.models.datatypes import Array
 from serving.models.signature import Work, check
@@ -68,15 +69,24 @@ def efficient_rows(seconds: Mapping[int, float]) -> int:
     return max(rows for rows, rate in rates.items() if rate >= NEAR_BEST * best)
 
 
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """How a session is run: so many runs at once, in threads whose niceness is raised by `nice`."""
+
+    at_once: int = 1
+    nice: int = 0
+
+
 class GraphRunner:
-    """One graph: its session, its thread and its batcher."""
+    """One graph: its session, its threads and its batcher."""
 
     def __init__(
-        self, opened: Callable[[], Session], limits: Limits, statistics: Statistics, nice: int
+        self, opened: Callable[[], Session], limits: Limits, statistics: Statistics, runs: Runs
     ) -> None:
-        """opened: opens the session, in the thread that will run it. nice: added to that thread."""
+        """opened: opens the session, in a thread of those that will run it."""
         # What the session starts inherits the thread's niceness (on Linux it is a thread's own).
-        self._thread = ThreadPoolExecutor(1, "session", initializer=partial(os.nice, nice))
+        raised = partial(os.nice, runs.nice)
+        self._thread = ThreadPoolExecutor(runs.at_once, "session", initializer=raised)
         try:
             self.session = self._thread.submit(opened).result()
             self.limits = limits
@@ -90,9 +100,8 @@ class GraphRunner:
         self._buckets = tuple(times)
         self.batch_rows = efficient_rows(times)
         bounded = replace(limits, rows=self.batch_rows)
-        self._batcher = Batcher(
-            self._compute, bounded, ServiceTimes(times, warm_cost(self.session))
-        )
+        known = ServiceTimes(times, warm_cost(self.session))
+        self._batcher = Batcher(self._compute, bounded, known, runs.at_once)
 
     async def infer(self, inputs: Tensors, ticket: Ticket) -> tuple[Answer[Tensors], ...]:
         """Answers for the request's pieces, in order; more rows than a batch holds are cut up."""
@@ -105,6 +114,7 @@ class GraphRunner:
         step = min(self.batch_rows, max(1, self.limits.cost * work.rows // work.cost))
         if self.axis is None or work.rows <= step:
             return (await self._batcher.submit(inputs, _for(ticket, work, work.rows)),)
+        step = -(-work.rows // -(-work.rows // step))  # parts that are alike
         tasks = []
         for at in range(0, work.rows, step):
             piece = {name: array[at : at + step] for name, array in inputs.items()}
@@ -188,10 +198,13 @@ class Servable:
         self.manifest = bundle.manifest
         self.default_graph = default_graph(bundle.manifest)
         self.statistics = Statistics()
-        nice = COMPUTE_NICE if runtime.device == "cpu" or not gpu_present() else 0
+        runs = Runs()
+        if runtime.device == "cpu" or not gpu_present():
+            threads, at_once = plan(available_cores(), runtime.threads)
+            runtime, runs = replace(runtime, threads=threads), Runs(at_once, COMPUTE_NICE)
         self.runners = {
             name: GraphRunner(
-                partial(open_session, bundle, name, runtime), limits, self.statistics, nice
+                partial(open_session, bundle, name, runtime), limits, self.statistics, runs
             )
             for name in sorted(bundle.manifest.graphs)
         }

@@ -63,3 +63,23 @@ async def test_drain_waits_for_answers_that_are_being_handed_out() -> None:
         for _ in range(3):  # those who asked hear of it
             await asyncio.sleep(0)
         assert all(task.done() for task in tasks)
+
+
+async def test_two_batches_run_at_once_and_a_third_waits() -> None:
+    gate = Gate()
+    batcher: Batcher[int, int] = Batcher(gate, Limits(rows=2), at_once=2)
+    try:
+        tasks = []
+        for place in range(2):
+            tasks += await submit_all(batcher, [Ticket()], first=10 * place)
+            await until(lambda: len(gate.batches) == place + 1)  # noqa: B023 - awaited here
+        tasks += await submit_all(batcher, [Ticket()] * 3, first=20)
+        assert gate.batches == [[0], [10]]
+        drained = asyncio.create_task(batcher.drain())
+        gate.open()
+        await drained
+        answers = await asyncio.gather(*tasks)
+        assert [answer.value for answer in answers] == [0, 20, 40, 42, 44]
+        assert gate.batches == [[0], [10], [20, 21], [22]]
+    finally:
+        await batcher.close()

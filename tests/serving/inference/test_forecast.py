@@ -21,19 +21,25 @@ def test_batches_are_as_large_as_is_worth_it() -> None:
     assert ServiceTimes().efficient(32) == 32
     for _ in range(50):
         times.learn(16, 9.0)
-    assert times.efficient(32) == 32
+    assert times.efficient(32) == 8
     for _ in range(50):
         times.learn(13, 3.0)  # padded to 16
     assert times.efficient(32) == 16
 
 
-def test_alike_rates_make_the_larger_batch() -> None:
-    times = ServiceTimes({16: 1.6, 32: 3.25})
-    assert times.efficient(32) == 32
+def test_alike_rates_make_the_smaller_batch() -> None:
+    times = ServiceTimes({8: 0.9, 16: 1.61, 32: 3.2})
+    assert times.efficient(32) == 16
+
+
+def test_two_batches_at_once_halve_what_is_waited_for() -> None:
+    forecast = Forecast((4, 1 << 30), ServiceTimes({4: 8.0}), at_once=2)
+    assert forecast.all_s([(8, 8), (4, 4)]) == 12.0
+    assert forecast.answering(Ticket(), 1.0, {None: (8, 8)}).seconds == 17.0
 
 
 def test_a_newcomer_travels_with_what_waits_of_its_group() -> None:
-    forecast = Forecast(4, 1 << 30, ServiceTimes({1: 10.0, 2: 15.0, 4: 26.0}))
+    forecast = Forecast((4, 1 << 30), ServiceTimes({1: 10.0, 2: 15.0, 4: 26.0}))
     alone = forecast.answering(Ticket(), 5.0, {})
     assert (alone.seconds, alone.shared) == (15.0, True)
     second = forecast.answering(Ticket(), 5.0, {None: (1, 1)})

@@ -7,7 +7,7 @@ import pytest
 
 from export import Repository
 from export.manifest import Graph, TensorSpec
-from serving.cores import available_cores
+from serving.cores import available_cores, plan
 from serving.errors import ConfigurationError, RefusedInputsError
 from serving.graph_session import Bound, GraphSession
 from serving.providers import (
@@ -201,3 +201,20 @@ def test_batches_beyond_the_usual_are_for_models_that_are_quick(
     assert set(warm_up(real, (1, 32, 64, 256))) == {1, 32, 64, 256}
     monkeypatch.setattr("serving.session.BRIEF_S", 0.0)
     assert set(warm_up(real, (1, 32, 64, 256))) == {1, 32}
+
+
+@pytest.mark.parametrize(
+    ("cores", "asked", "threads", "at_once"),
+    [
+        (1, None, 1, 1),
+        (2, None, 1, 2),
+        (3, None, 1, 2),
+        (16, None, 8, 2),
+        (4, 4, 4, 1),
+        (4, 2, 2, 2),
+    ],
+)
+def test_two_runs_share_the_cores_unless_one_is_to_have_them(
+    cores: int, asked: int | None, threads: int, at_once: int
+) -> None:
+    assert plan(cores, asked) == (threads, at_once)
