@@ -86,12 +86,12 @@ def run(
         bundle = repository.open(subject.model)
         taken = {}
         for setting in SETTINGS:
-            with _started(interpreter, bundle, setting, subject.texts) as url:
+            with _started(interpreter, bundle, setting, subject.texts) as (url, _):
                 seconds = max(TUNE_S * scale, 0.5)
                 taken[setting] = runner.run(_arrive(url, subject, seconds))
         best = min(taken, key=lambda setting: taken[setting])
-        with _started(interpreter, bundle, best, subject.texts) as url:
-            found = runner.run(_compared(url, subject, scale))
+        with _started(interpreter, bundle, best, subject.texts) as (url, group):
+            found = runner.run(_compared(url, group, subject, scale))
     except NoPeerError as error:
         report.say(f"without LitServe: {error}")
         return {"left_out": str(error)}
@@ -105,11 +105,18 @@ async def _arrive(url: str, subject: Subject, seconds: float) -> float:
     return found.p99_ms()
 
 
-async def _compared(url: str, subject: Subject, scale: float) -> dict[str, Any]:
+async def _compared(url: str, group: int, subject: Subject, scale: float) -> dict[str, Any]:
+    """group: LitServe's processes. They stand still in our turns: idle they take a core or so."""
+
+    def turn_of(name: str) -> None:
+        os.killpg(group, signal.SIGCONT if name == "litserve" else signal.SIGSTOP)
+
     http = Http(url)
+    turn_of("tessera")
     limit_s = await peers.limit(subject.ours(None), subject.peak, scale)
     subjects = {"tessera": subject.ours(limit_s), "litserve": _calls(http, subject)}
-    found = await peers.compared(subjects, subject.peak, limit_s, scale, subject.bar)
+    args = (subject.peak, limit_s, scale, subject.bar, turn_of)
+    found = await peers.compared(subjects, *args)
     http.close()
     return found
 
@@ -127,8 +134,8 @@ def _calls(http: Http, subject: Subject) -> Request:
 @contextmanager
 def _started(
     interpreter: Path, bundle: Bundle, setting: tuple[int, float], texts: bool
-) -> Iterator[str]:
-    """A server; its address. Raises NoPeerError."""
+) -> Iterator[tuple[str, int]]:
+    """A server: its address, and its process group. Raises NoPeerError."""
     graph = default_graph(bundle.manifest)
     spec = bundle.manifest.graphs[graph].inputs[0]
     asked = {
@@ -147,9 +154,10 @@ def _started(
     url = f"http://127.0.0.1:{asked['port']}"
     try:
         _wait(process, url)
-        yield url
+        yield url, process.pid
     finally:  # its workers too
         with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGCONT)
             os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)

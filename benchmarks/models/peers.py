@@ -4,7 +4,7 @@ In: calls to both, this model's rate at saturation. Out: for each load, p99 and 
 within a limit that is the same for both; they take turns, load by load, with the same arrivals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,16 +68,29 @@ async def limit(call: Request, peak: float, scale: float) -> float:
     return 10 * float(np.median(alone.latency_s))
 
 
+def _nothing(_: str) -> None:
+    """Both may stay as they are."""
+
+
 async def compared(
-    subjects: dict[str, Request], peak: float, limit_s: float, scale: float, bar: float
+    subjects: dict[str, Request],
+    peak: float,
+    limit_s: float,
+    scale: float,
+    bar: float,
+    turn_of: Callable[[str], None] = _nothing,
 ) -> dict[str, Any]:
-    """Each load for each subject; the first is ours. bar: of our best goodput over the peer's."""
+    """Each load for each subject; the first is ours. bar: of our best goodput over the peer's.
+
+    turn_of: told whose turn is next.
+    """
     seconds = max(SECONDS * scale, 0.5)
     names = list(subjects)
     rows = []
     for turn, load in enumerate(LOADS):
         taken: dict[str, Arrivals] = {}
         for name in names if turn % 2 else reversed(names):
+            turn_of(name)
             taken[name] = await arrive(subjects[name], load * peak, seconds)
         rows.append(_row(load, taken, limit_s))
     ours, peers = (max(row["goodput"][name] for row in rows) for name in names)
