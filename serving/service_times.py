@@ -12,12 +12,13 @@ from collections.abc import Mapping
 # Weight of the newest measurement in the running mean of a batch size's seconds.
 SMOOTHING = 0.2
 # Of the lateness (Jacobson, "Congestion avoidance and control", 1988), as TCP's timers have them.
-MEAN_GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 8, 1 / 4, 2
+MEAN_GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 8, 1 / 4, 4
 # Waits under LEAST_S say little; a stall of the machine must not refuse everybody for long.
 LEAST_S, MOST = 0.01, 4.0
 KEPT = 64  # costs a row that are remembered; the one measured longest ago goes first
-# A rate at least this share of the best one is as good: what is left is measuring error.
-AS_GOOD = 0.97
+# A rate at least this share of the best one is as good: what is left is measuring error. The size
+# in use is kept down to the second share: larger batches break what was promised to who waits.
+AS_GOOD, GOOD_ENOUGH = 0.97, 0.94
 
 
 class ServiceTimes:
@@ -29,7 +30,9 @@ class ServiceTimes:
     def __init__(self, seconds: Mapping[int, float] | None = None, unit: int = 1) -> None:
         self._means: OrderedDict[int, dict[int, float]] = OrderedDict()
         self._sizes = sorted(seconds or ())  # that batches are padded to
-        self._efficient: dict[tuple[int, int], int] = {}  # answers until the next measurement
+        # Sizes in use, by bound and cost a row; those that no measurement has come after.
+        self._in_use: dict[tuple[int, int], int] = {}
+        self._known: set[tuple[int, int]] = set()
         if seconds:
             self._means[unit] = dict(seconds)
 
@@ -42,7 +45,7 @@ class ServiceTimes:
         self._means.move_to_end(unit)
         if len(self._means) > KEPT:
             self._means.popitem(last=False)
-        self._efficient.clear()
+        self._known.clear()
 
     def predict(self, rows: int, limit: int, unit: int = 1) -> float:
         """Seconds to serve `rows` in batches of at most `limit`; 0 while nothing is known."""
@@ -61,16 +64,23 @@ class ServiceTimes:
         outgrow the caches. The warm-up runs large ones of a slow model once; what serves is
         measured again and again, with what every batch costs besides.
         """
-        known = self._efficient.get((limit, unit))
-        if known is None:
-            means = self._means[self._nearest(unit)] if self._means else {}
-            rates = {rows: rows / max(s, 1e-9) for rows, s in means.items() if rows <= limit}
-            best = max(rates.values(), default=0.0)
-            good = [rows for rows, rate in rates.items() if rate >= AS_GOOD * best]
-            # Above what was ever measured, the bound itself is as good a guess.
-            known = min(good) if good and max(means) >= limit else limit
-            self._efficient[limit, unit] = known
-        return known
+        key = limit, unit
+        if key not in self._known:
+            self._known.add(key)
+            if len(self._in_use) > KEPT:
+                self._in_use.clear()
+            self._in_use[key] = self._choose(limit, unit, self._in_use.get(key))
+        return self._in_use[key]
+
+    def _choose(self, limit: int, unit: int, in_use: int | None) -> int:
+        means = self._means[self._nearest(unit)] if self._means else {}
+        if max(means, default=0) < limit:
+            return limit  # above what was ever measured, the bound itself is as good a guess
+        rates = {rows: rows / max(s, 1e-9) for rows, s in means.items() if rows <= limit}
+        best = max(rates.values(), default=0.0)
+        if in_use in rates and rates[in_use] >= GOOD_ENOUGH * best:
+            return in_use
+        return min((rows for rows, rate in rates.items() if rate >= AS_GOOD * best), default=limit)
 
     def _nearest(self, unit: int) -> int:
         """The known cost a row that is nearest to `unit`."""

@@ -29,7 +29,8 @@ from serving.waiting import DEFAULT_PRIORITY, Ticket
 class ModelOptions(BaseModel):
     """`options` of a model application.
 
-    version: the one to open first. A batch holds at most batch_rows and, where rows have open axes,
+    version: the one to open first. threads: of one run; half of the cores otherwise, and two runs
+    at once (`cores.plan`). A batch holds at most batch_rows and, where rows have open axes,
     batch_cost of their elements (tokens); without batch_rows the warm-up finds how many. The queue
     holds waiting_rows and waiting_bytes. engines: folder in which device `tensorrt` keeps what it
     has built.

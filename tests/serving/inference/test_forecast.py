@@ -27,6 +27,17 @@ def test_batches_are_as_large_as_is_worth_it() -> None:
     assert times.efficient(32) == 16
 
 
+def test_the_size_in_use_is_kept_while_it_is_good_enough() -> None:
+    times = ServiceTimes({8: 1.0, 16: 2.05})
+    assert times.efficient(16) == 8
+    for _ in range(50):
+        times.learn(16, 1.9)  # 5% faster
+    assert times.efficient(16) == 8
+    for _ in range(50):
+        times.learn(16, 1.8)
+    assert times.efficient(16) == 16
+
+
 def test_alike_rates_make_the_smaller_batch() -> None:
     times = ServiceTimes({8: 0.9, 16: 1.61, 32: 3.2})
     assert times.efficient(32) == 16
