@@ -19,6 +19,7 @@ from starlette.datastructures import UploadFile
 from serving import http
 from serving.encode.pipeline import Encoded, Vectors
 from serving.errors import InvalidImageError, InvalidRequestError, UnsupportedMediaTypeError
+from serving.form_data import CONTENT_TYPE, form_of
 from serving.schema import EmbedRequest, TokenizeRequest, VectorType
 
 MAX_ITEMS = 1000
@@ -38,7 +39,7 @@ class Pairs:
 
 async def read_embed(request: Request) -> Pairs:
     """The body of an embed request: images or texts, not both. Raises ServingError."""
-    if _content_type(request) == "multipart/form-data":
+    if _content_type(request) == CONTENT_TYPE:
         return await _files(request)
     body = await http.json_body(request, EmbedRequest)
     if (body.images is None) == (body.texts is None):
@@ -128,7 +129,7 @@ def _decode(row: int, image: str | None) -> bytes | None:
 
 
 async def _files(request: Request) -> Pairs:
-    async with request.form(max_files=MAX_ITEMS, max_fields=10) as form:
+    async with form_of(request, files=MAX_ITEMS) as form:
         parts = form.multi_items()
         files = [await part.read() for _, part in parts if isinstance(part, UploadFile)]
     fields = {name: value for name, value in parts if isinstance(value, str)}

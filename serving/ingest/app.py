@@ -14,6 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 from serving import http
 from serving.config import AppArgs
 from serving.errors import InvalidRequestError, ServingError
+from serving.form_data import CONTENT_TYPE, form_of
 from serving.ingest.ads import make_ad, parse_manifest
 from serving.ingest.indexing import Indexer
 from serving.ingest.opening import open_indexer
@@ -55,7 +56,7 @@ def create(replica: Replica, indexer: Indexer) -> FastAPI:
     async def put(ad_id: str, request: Request) -> Response:
         """Encode one creative and store its semantic IDs; idempotent."""
         number = parse_id(ad_id)
-        async with _form(request, files=1) as form:
+        async with form_of(request, files=1) as form:
             _check_parts(form, _AD_PARTS)
             title, text = _text(form, "title"), _text(form, "text")
             result = await indexer.index_one(make_ad(number, title, text, await _image(form)))
@@ -65,7 +66,7 @@ def create(replica: Replica, indexer: Indexer) -> FastAPI:
     @app.post("/batch", dependencies=write, openapi_extra=_BATCH_FORM, response_class=Response)
     async def batch(request: Request) -> Response:
         """Up to 1,000 creatives: one JSON line an item, a result or a problem, in order."""
-        async with _form(request, files=MAX_BATCH_ITEMS + 1) as form:
+        async with form_of(request, files=MAX_BATCH_ITEMS + 1) as form:
             _check_parts(form)
             lines = parse_manifest(await _manifest(form), await _images(form))
         found = iter(
@@ -119,11 +120,6 @@ def create(replica: Replica, indexer: Indexer) -> FastAPI:
     return app
 
 
-def _form(request: Request, files: int) -> Any:
-    http.check_content_type(request, "multipart/form-data")
-    return request.form(max_files=files, max_fields=10)
-
-
 def _check_parts(form: FormData, known: frozenset[str] | None = None) -> None:
     """InvalidRequestError for a part that nobody would read: an unknown one, or a second one."""
     seen: set[str] = set()
@@ -168,7 +164,7 @@ def _multipart(
 ) -> dict[str, Any]:
     schema = {"type": "object", "properties": properties, "required": required}
     content = {"schema": schema, "examples": {"words": {"value": example}}}
-    return {"requestBody": {"content": {"multipart/form-data": content}}}
+    return {"requestBody": {"content": {CONTENT_TYPE: content}}}
 
 
 _FILE = {"type": "string", "format": "binary"}
