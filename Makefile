@@ -34,6 +34,7 @@ bench: $(READY)  ## latency against peers, interleaved in one run
 	$(BIN)/python -m benchmarks writing $(ARGS)
 	$(BIN)/python -m benchmarks faults $(ARGS)
 	$(BIN)/python -m benchmarks serve $(ARGS)
+	$(BIN)/python -m benchmarks bundles $(ARGS)
 	$(BIN)/python -m benchmarks int8 $(if $(PHOTOS),--photos $(PHOTOS)) $(ARGS)
 	$(BIN)/python -m benchmarks models $(ARGS)
 	$(BIN)/python -m benchmarks checks $(ARGS)
