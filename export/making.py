@@ -38,7 +38,12 @@ def add_commands(choices: "Choices") -> None:
     command.set_defaults(run=_shipped)
 
     command = choices.add_parser("onnx", help="export a trained model to ONNX and publish it")
-    command.add_argument("source", metavar="SOURCE", help="a model folder, or package.module:func")
+    command.add_argument(
+        "source", metavar="SOURCE", help="a model folder, package.module:func, or a hub id"
+    )
+    command.add_argument(
+        "--download", action="store_true", help="SOURCE is ORG/NAME[@REVISION]: fetch it"
+    )
     _add_publishing(command)
     command.add_argument("--name", required=True, metavar="NAME")
     command.add_argument("--kind", choices=("image_encoder", "text_encoder"), help="which tower")
@@ -128,9 +133,11 @@ def _shipped(arguments: argparse.Namespace) -> int:
 def _onnx(arguments: argparse.Namespace) -> int:
     def read() -> "ModelSource":
         from export.sources.families import open_source
+        from export.sources.hub import open_from_hub
         from export.sources.samples import with_samples
 
-        source = open_source(arguments.source, arguments.kind or arguments.name)
+        open_it = open_from_hub if arguments.download else open_source
+        source = open_it(arguments.source, arguments.kind or arguments.name)
         if arguments.fuse:
             from export.sources.fused import fuse
             from export.sources.semantic_id import GATE_ROWS

@@ -13,6 +13,7 @@ def missing(spec: str) -> SourceError:
     if Path(spec).is_absolute() or spec.count("/") != 1:
         return SourceError(f"{spec}: there is no such folder")
     return SourceError(
-        f"{spec}: there is no such folder. Models are not downloaded here: if this is a hub id, "
-        f"fetch it first (`hf download {spec} --local-dir FOLDER`) and name the folder"
+        f"{spec}: there is no such folder. If this is a hub id, nothing is downloaded unasked: "
+        f"fetch it first (`hf download {spec} --local-dir FOLDER`) and name the folder, or let "
+        "`export onnx` do so (--download)"
     )
