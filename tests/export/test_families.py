@@ -220,7 +220,7 @@ def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:
     folder, _ = _folder("clip", tmp_path)
     with pytest.raises(SourceError, match="two towers"):
         open_source(str(folder), None)
-    with pytest.raises(SourceError, match="not downloaded"):
+    with pytest.raises(SourceError, match="hf download openai"):
         open_source("openai/clip-vit-base-patch32", None)
     with pytest.raises(SourceError, match="no such folder"):
         open_source(str(tmp_path / "nothing"), None)
