@@ -75,10 +75,15 @@ def requires(scope: auth.Scope) -> Any:
     return Depends(check)
 
 
+def content_type(request: Request) -> str:
+    """A request's media type without parameters, in lower case; empty where none is named."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def check_content_type(request: Request, expected: str) -> None:
     """UnsupportedMediaTypeError unless the request's content type is `expected`."""
-    found = request.headers.get("content-type", "")
-    if found.partition(";")[0].strip().lower() != expected:
+    if content_type(request) != expected:
+        found = request.headers.get("content-type", "")
         raise UnsupportedMediaTypeError(
             f"expected content type {expected}, found {found or 'none'}; set the header"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from export.errors import SourceError
 from export.manifest import Source
 from export.sources.families import open_source
+from export.sources.folders import by_hand
 from export.sources.source import ModelSource
 
 _ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
@@ -37,7 +38,7 @@ def fetch(spec: str) -> Path:
         reason = str(error).strip().splitlines()[0]
         raise SourceError(
             f"{spec} cannot be fetched: {reason} Check the name and the network, or fetch it "
-            f"elsewhere (`hf download {name} --local-dir FOLDER`) and name the folder."
+            f"elsewhere {by_hand(name)}."
         ) from error
     return Path(folder)
 

@@ -39,7 +39,7 @@ class Pairs:
 
 async def read_embed(request: Request) -> Pairs:
     """The body of an embed request: images or texts, not both. Raises ServingError."""
-    if _content_type(request) == CONTENT_TYPE:
+    if http.content_type(request) == CONTENT_TYPE:
         return await _files(request)
     body = await http.json_body(request, EmbedRequest)
     if (body.images is None) == (body.texts is None):
@@ -95,10 +95,6 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
 def _json(document: dict[str, Any]) -> Response:
     body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, media_type="application/json")
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _pairs(images: Sequence[str | None] | None, texts: Sequence[str | None] | None) -> Pairs:
