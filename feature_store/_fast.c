@@ -8,49 +8,34 @@
 #include "_fast.h"
 
 #define TAGS 64
-#define PREFIX 96 /* a namespace of 64 characters, and what stands around it */
 #define KEY_END 4 /* the tag and a brace */
 
 static inline unsigned tag_of(uint64_t id) { return (unsigned)((id * GOLDEN) >> 58); }
 
-struct request { /* ids in an order, in groups, and what their commands are made of */
-    Py_buffer v[6]; /* ids, order, groups, prefix, tags, tail */
-    const int64_t *order, *groups;
-    int64_t all;
-    Py_ssize_t count, size; /* groups, bytes of the prefix */
-    char prefix[PREFIX];
-};
-
-/* Take (ids, order, groups, prefix, tags, tail) and make room for commands: rows of `width` bytes
- * beside the prefix, groups of `head` bytes beside their rows and tail. NULL with an error set.
- * order: int64 positions in ids, or None; groups: int64, twice the number of ids, plus one where
- * the pointer (tail) is read along; None is one group of all, with the pointer. */
-static PyObject *open_request(struct request *r, PyObject *const *args, int width, int head) {
+/* Make room for the commands of a request whose views are taken: rows of `width` bytes beside the
+ * prefix, groups of `head` bytes beside their rows and tail. NULL with an error set. */
+static PyObject *lay_out(struct request *r, int width, int head) {
     Py_buffer *v = r->v;
-    if (acquire(args, v, 6, 6) < 0) return NULL;
     Py_ssize_t n = v[0].len / 8, left = v[1].buf ? v[1].len / 8 : n, room = PREFIX;
     r->order = v[1].buf, r->all = 2 * n + 1, r->groups = v[2].buf ? v[2].buf : &r->all;
     r->count = v[2].buf ? v[2].len / 8 : 1, r->size = v[3].len;
-    if (v[4].len < 3 * TAGS || r->size > PREFIX) return too_small(v, 6);
+    if (v[4].len < 3 * TAGS || r->size > PREFIX) return too_small(v, 0);
     memset(r->prefix, 0, PREFIX);
     memcpy(r->prefix, v[3].buf, r->size);
     for (Py_ssize_t g = 0; g < r->count; g++) {
         left -= r->groups[g] / 2;
-        if (r->groups[g] < 0 || left < 0) return too_small(v, 6);
+        if (r->groups[g] < 0 || left < 0) return too_small(v, 0);
         room += head + r->groups[g] / 2 * (r->size + width) + r->groups[g] % 2 * v[5].len;
     }
     for (Py_ssize_t k = 0; r->order && k < v[1].len / 8; k++)
-        if ((uint64_t)r->order[k] >= (uint64_t)n) return too_small(v, 6);
-    PyObject *out = PyBytes_FromStringAndSize(NULL, room);
-    if (out == NULL) release(v, 6);
-    return out;
+        if ((uint64_t)r->order[k] >= (uint64_t)n) return too_small(v, 0);
+    return PyBytes_FromStringAndSize(NULL, room);
 }
 
 /* The commands end here; what was too much room stays behind the end. */
-static PyObject *close_request(struct request *r, PyObject *out, char *at) {
+static PyObject *cut(PyObject *out, char *at) {
     *at = 0;
     Py_SET_SIZE(out, at - PyBytes_AS_STRING(out));
-    release(r->v, 6);
     return out;
 }
 
@@ -74,28 +59,34 @@ static inline char *end_group(const struct request *r, char *at, int64_t group) 
     return at + r->v[5].len;
 }
 
-/* mget(ids, order, groups, prefix, tags, tail) -> bytes: a MGET per group of the ids in an order.
- * prefix: "$<length>\r\n<ns>:r<version>{"; tags: 64 x 3 bytes; tail: the pointer's key. */
-static PyObject *mget(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
-    struct request r;
-    if (nargs != 6) return PyErr_Format(PyExc_TypeError, "mget takes 6 arguments");
-    PyObject *out = open_request(&r, args, KEY_END + 8 + 2, 40);
+PyObject *mgets(struct request *r) {
+    PyObject *out = lay_out(r, KEY_END + 8 + 2, 40);
     if (out == NULL) return NULL;
     char *at = PyBytes_AS_STRING(out);
-    for (Py_ssize_t g = 0, k = 0; g < r.count; g++) {
-        int64_t group = r.groups[g];
+    for (Py_ssize_t g = 0, k = 0; g < r->count; g++) {
+        int64_t group = r->groups[g];
         Py_ssize_t stop = k + group / 2;
         at += sprintf(at, "*%lld\r\n$4\r\nMGET\r\n", (long long)(group / 2 + group % 2 + 1));
         for (; k < stop; k++) {
-            uint64_t id = id_at(&r, k);
-            at = begin_key(&r, at, id);
+            uint64_t id = id_at(r, k);
+            at = begin_key(r, at, id);
             memcpy(at, &id, 8);
             memcpy(at + 8, "\r\n", 2);
             at += 10;
         }
-        at = end_group(&r, at, group);
+        at = end_group(r, at, group);
     }
-    return close_request(&r, out, at);
+    return cut(out, at);
+}
+
+/* mget(ids, order, groups, prefix, tags, tail) -> bytes: a MGET per group of the ids in an order. */
+static PyObject *mget(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    struct request r;
+    if (nargs != PARTS) return PyErr_Format(PyExc_TypeError, "mget takes %d arguments", PARTS);
+    if (acquire(args, r.v, PARTS, PARTS) < 0) return NULL;
+    PyObject *out = mgets(&r);
+    release(r.v, PARTS);
+    return out;
 }
 
 /* hgets(ids, order, groups, prefix, tags, tail, bits) -> bytes: a HGET per id, see buckets.py.
@@ -106,8 +97,12 @@ static PyObject *hgets(PyObject *self, PyObject *const *args, Py_ssize_t nargs) 
     long bits = PyLong_AsLong(args[6]);
     if (PyErr_Occurred()) return NULL;
     if (bits < 0 || bits > 24) return PyErr_Format(PyExc_ValueError, "bits must be 0..24");
-    PyObject *out = open_request(&r, args, KEY_END + 3 + 2 + 4 + 8 + 2, 0);
-    if (out == NULL) return NULL;
+    if (acquire(args, r.v, PARTS, PARTS) < 0) return NULL;
+    PyObject *out = lay_out(&r, KEY_END + 3 + 2 + 4 + 8 + 2, 0);
+    if (out == NULL) {
+        release(r.v, PARTS);
+        return NULL;
+    }
     char *at = PyBytes_AS_STRING(out);
     for (Py_ssize_t g = 0, k = 0; g < r.count; g++) {
         Py_ssize_t stop = k + r.groups[g] / 2;
@@ -126,7 +121,8 @@ static PyObject *hgets(PyObject *self, PyObject *const *args, Py_ssize_t nargs) 
         }
         at = end_group(&r, at, r.groups[g]);
     }
-    return close_request(&r, out, at);
+    release(r.v, PARTS);
+    return cut(out, at);
 }
 
 /* split(ids, owner, order, groups, spans): ids by the node that owns them, then by tag.
@@ -162,17 +158,41 @@ static PyObject *split(PyObject *self, PyObject *const *args, Py_ssize_t nargs) 
     Py_RETURN_NONE;
 }
 
+static int64_t least(const Py_buffer *ids) {
+    int64_t found = ids->len < 8 ? 1 : INT64_MAX;
+    for (Py_ssize_t i = 0; i < ids->len / 8; i++) {
+        int64_t id = (int64_t)load64((const char *)ids->buf + 8 * i);
+        found = id < found ? id : found;
+    }
+    return found;
+}
+
 /* lowest(ids) -> the least of int64 ids, 1 where there are none. */
 static PyObject *lowest(PyObject *self, PyObject *ids) {
     Py_buffer view;
     if (PyObject_GetBuffer(ids, &view, PyBUF_SIMPLE) < 0) return NULL;
-    int64_t least = view.len < 8 ? 1 : INT64_MAX;
-    for (Py_ssize_t i = 0; i < view.len / 8; i++) {
-        int64_t id = (int64_t)load64((const char *)view.buf + 8 * i);
-        least = id < least ? id : least;
-    }
+    int64_t found = least(&view);
     PyBuffer_Release(&view);
-    return PyLong_FromLongLong(least);
+    return PyLong_FromLongLong(found);
+}
+
+/* Ids as `ask` takes them: int64 in one row, each 1 or more. */
+int plain(const Py_buffer *ids) {
+    return ids->ndim == 1 && ids->itemsize == 8 && ids->len && least(ids) >= 1 &&
+           (!strcmp(ids->format, "l") || !strcmp(ids->format, "q"));
+}
+
+/* Groups of n ids and the pointer in MGETs of so many keys (single.groups_of); -1 without memory. */
+int in_groups(Py_buffer *groups, Py_ssize_t n, Py_ssize_t keys) {
+    memset(groups, 0, sizeof *groups);
+    if (keys < 1 || n < keys) return 0;
+    Py_ssize_t last = n / keys;
+    int64_t *each = groups->buf = PyMem_Malloc((size_t)(last + 1) * sizeof *each);
+    if (each == NULL) return PyErr_NoMemory(), -1;
+    groups->len = (last + 1) * (Py_ssize_t)sizeof *each;
+    for (Py_ssize_t g = 0; g < last; g++) each[g] = 2 * keys;
+    each[last] = 2 * (n % keys) + 1;
+    return 0;
 }
 
 #define METHOD(name, function, text) \
@@ -183,6 +203,7 @@ static PyMethodDef methods[] = {
     METHOD("split", split, "Order ids by node and tag."),
     METHOD("rows", scan_rows, "Decode the reply of MGETs."),
     METHOD("talk", talk, "Send MGETs, receive and decode."),
+    METHOD("ask", ask, "Look ids up over one connection."),
     METHOD("near", near_rows, "Rows of a near table."),
     METHOD("keep", keep_rows, "Fill a near table."),
     {"lowest", lowest, METH_O, "The least id."},

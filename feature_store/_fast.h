@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define INTERFACE 2 /* as in compiled.py: what a file built from older sources is told by */
+#define INTERFACE 3 /* as in compiled.py: what a file built from older sources is told by */
 #define GOLDEN 0x9E3779B97F4A7C15ULL
 #define CODES_BYTES 12
 
@@ -66,14 +66,46 @@ struct lot {
     int bare; /* values without an array around a group: replies of HGETs, not of MGETs */
 };
 
+#define PARTS 6   /* ids, order, groups, prefix, tags, tail */
+#define PREFIX 96 /* a namespace of 64 characters, and what stands around it */
+
+/* Ids in an order, in groups, and what their commands are made of.
+ * order: int64 positions in ids, or None; groups: int64, twice the number of ids, plus one where
+ * the pointer (tail) is read along; None is one group of all, with the pointer.
+ * prefix: "$<length>\r\n<ns>:r<version>{"; tags: 64 x 3 bytes; tail: the pointer's key. */
+struct request {
+    Py_buffer v[PARTS];
+    const int64_t *order, *groups;
+    int64_t all;
+    Py_ssize_t count, size; /* groups, bytes of the prefix */
+    char prefix[PREFIX];
+};
+
+/* A plain lookup's plan: a tuple of these, see quick.py. */
+enum { PREFIX_OF, TAGS_OF, TAIL, COUNTS, POINTER, NUMBER, KEYS, LINKS, IDLE, NDARRAY, EMPTY, U16, U8,
+       FOUND, NAME, LEAST_S, ROW_S, LONGEST_S, PLAN };
+#define FIELD(plan, i) PyTuple_GET_ITEM(plan, i)
+enum { LOOKUPS, IDS, MICROSECONDS, LATENCIES }; /* tally.Shared */
+enum name { CODES, STATUS, FLAGS, VERSION, DESCRIPTOR, STATE, BUFFER, IS_CLOSED, CLOSE, GIVE, NAMES };
+
+/* _fast.c */
+PyObject *mgets(struct request *r); /* whose views are taken; NULL with an error set */
+int plain(const Py_buffer *ids);
+int in_groups(Py_buffer *groups, Py_ssize_t n, Py_ssize_t keys);
 /* _rows.c */
+int check_lot(struct lot *lot); /* whose views are taken; 0, or -1 with an error set */
 int open_lot(struct lot *lot, PyObject *const *args);
 int64_t decode(struct lot *lot, const uint8_t *reply);
+PyObject *named(PyObject *of, enum name which);
+int parts_of(PyObject *plan, PyObject *link, Py_ssize_t n, PyObject **parts);
+PyObject *found(PyObject *plan, PyObject *const *parts);
+void count(Py_buffer *shared, Py_ssize_t n, double seconds);
 PyObject *scan_rows(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 /* _near.c */
 PyObject *near_rows(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *keep_rows(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 /* _talk.c */
 PyObject *talk(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *ask(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 
 #endif

@@ -29,16 +29,10 @@ static inline int judge(const uint8_t *record, uint64_t id, unsigned version) {
     return control & 8 ? MISS : HIT;
 }
 
-/* Take a lot's views; 0 on success. */
-int open_lot(struct lot *lot, PyObject *const *args) {
-    long version = PyLong_AsLong(args[LOT - 2]);
-    if (PyErr_Occurred()) return -1;
-    lot->bare = PyObject_IsTrue(args[LOT - 1]);
-    if (lot->bare < 0 || acquire(args, lot->v, VIEWS, 4) < 0) return -1;
+int check_lot(struct lot *lot) {
     Py_buffer *v = lot->v;
     lot->order = v[1].buf, lot->groups = v[2].buf, lot->index = v[3].buf;
     lot->state = v[7].buf;
-    lot->version = (unsigned)version;
     lot->ids = v[0].len / 8;
     lot->rows = lot->order ? v[1].len / 8 : lot->ids;
     lot->all = 2 * lot->rows + 1;
@@ -50,10 +44,22 @@ int open_lot(struct lot *lot, PyObject *const *args) {
     if (left < 0 || v[7].len < (Py_ssize_t)sizeof(struct state) ||
         v[4].len < lot->out * CODES_BYTES || v[5].len < lot->out * 2 ||
         (lot->index && v[3].len / 8 < lot->ids) || (!lot->index && lot->out < lot->ids)) {
-        too_small(v, VIEWS);
+        too_small(v, 0);
         return -1;
     }
     return 0;
+}
+
+/* Take a lot's views; 0 on success. */
+int open_lot(struct lot *lot, PyObject *const *args) {
+    long version = PyLong_AsLong(args[LOT - 2]);
+    if (PyErr_Occurred()) return -1;
+    lot->version = (unsigned)version;
+    lot->bare = PyObject_IsTrue(args[LOT - 1]);
+    if (lot->bare < 0 || acquire(args, lot->v, VIEWS, 4) < 0) return -1;
+    if (check_lot(lot) == 0) return 0;
+    release(lot->v, VIEWS);
+    return -1;
 }
 
 /* "*<number>\r\n" at the beginning of a group: its length, 0 while incomplete, -1 for others. */
@@ -156,4 +162,58 @@ PyObject *scan_rows(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     release(&reply, 1);
     release(lot.v, VIEWS);
     return result;
+}
+
+/* An attribute by a name that is made once. */
+PyObject *named(PyObject *of, enum name which) {
+    static PyObject *names[NAMES];
+    static const char *const texts[NAMES] = {"codes", "status", "flags", "version", "descriptor",
+                                             "state", "buffer", "closed", "close", "give"};
+    if (names[which] == NULL) names[which] = PyUnicode_InternFromString(texts[which]);
+    if (of == NULL || names[which] == NULL) return Py_XNewRef(names[which]);
+    return PyObject_GetAttr(of, names[which]);
+}
+
+static PyObject *array(PyObject *plan, int kind, Py_ssize_t rows, Py_ssize_t columns) {
+    PyObject *shape = columns ? Py_BuildValue("(nn)", rows, columns) : PyLong_FromSsize_t(rows);
+    if (shape == NULL) return NULL;
+    PyObject *args[] = {shape, FIELD(plan, kind)};
+    PyObject *made = PyObject_Vectorcall(FIELD(plan, EMPTY), args, 2, NULL);
+    Py_DECREF(shape);
+    return made;
+}
+
+/* codes, flags and status of n rows that have yet to be set, and a link's state and buffer. */
+int parts_of(PyObject *plan, PyObject *link, Py_ssize_t n, PyObject **parts) {
+    int missing = 0;
+    parts[0] = array(plan, U16, n, CODES_BYTES / 2);
+    parts[1] = array(plan, U16, n, 0);
+    parts[2] = array(plan, U8, n, 0);
+    parts[3] = named(link, STATE);
+    parts[4] = named(link, BUFFER);
+    for (int i = 0; i < 5; i++) missing |= parts[i] == NULL;
+    for (int i = 0; missing && i < 5; i++) Py_CLEAR(parts[i]);
+    return -missing;
+}
+
+/* A `Found` of the arrays: as its __init__ makes it. */
+PyObject *found(PyObject *plan, PyObject *const *parts) {
+    PyTypeObject *type = (PyTypeObject *)FIELD(plan, FOUND);
+    PyObject *made = type->tp_alloc(type, 0);
+    PyObject *const values[] = {parts[0], parts[2], parts[1], FIELD(plan, NAME)};
+    for (int i = 0; made != NULL && i < 4; i++) {
+        PyObject *name = named(NULL, (enum name)(CODES + i));
+        if (name == NULL || PyObject_GenericSetAttr(made, name, values[i]) < 0) Py_CLEAR(made);
+        Py_XDECREF(name);
+    }
+    return made;
+}
+
+/* Count a lookup of n ids, as Core.count_lookup does. */
+void count(Py_buffer *shared, Py_ssize_t n, double seconds) {
+    int64_t *counts = shared->buf, us = (int64_t)(seconds * 1e6);
+    Py_ssize_t last = shared->len / 8 - 1, bucket = LATENCIES;
+    for (int64_t rest = us; rest && bucket < last; rest >>= 1) bucket++;
+    if (last < LATENCIES) return;
+    counts[LOOKUPS]++, counts[IDS] += n, counts[MICROSECONDS] += us, counts[bucket]++;
 }

@@ -174,3 +174,124 @@ PyObject *talk(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     if (count > 1) PyMem_Free(jobs);
     return wrong ? NULL : PyLong_FromSsize_t(others);
 }
+
+/* Seconds that a lookup of n ids may take; 0 for what is no usual deadline. */
+static double patience(PyObject *plan, PyObject *deadline, Py_ssize_t n) {
+    double seconds = 0, least = PyFloat_AsDouble(FIELD(plan, LEAST_S));
+    if (deadline == Py_None) {
+        seconds = PyFloat_AsDouble(FIELD(plan, ROW_S)) * (double)n;
+        return seconds > least ? seconds : least;
+    }
+    if (PyFloat_CheckExact(deadline) || PyLong_CheckExact(deadline))
+        seconds = PyFloat_AsDouble(deadline);
+    if (PyErr_Occurred()) PyErr_Clear(); /* an integer beyond all floats */
+    return seconds > 0 && seconds <= PyFloat_AsDouble(FIELD(plan, LONGEST_S)) ? seconds : 0;
+}
+
+/* The exchange of `ask`. v: ids, prefix, tags, tail, counts, codes, flags, status, state, buffer.
+ * None where all is plain: every row is in its place, none is corrupt, and the pointer reads as the
+ * plan says; else what was sent. */
+static PyObject *over(PyObject *plan, const Py_buffer *v, int descriptor, double deadline) {
+    PyObject *pointer = FIELD(plan, POINTER);
+    Py_buffer none, groups;
+    memset(&none, 0, sizeof none);
+    Py_ssize_t keys = PyLong_AsSsize_t(FIELD(plan, KEYS));
+    unsigned version = (unsigned)PyLong_AsLong(FIELD(plan, NUMBER));
+    if (PyErr_Occurred() || in_groups(&groups, v[0].len / 8, keys) < 0) return NULL;
+    struct request request = {.v = {v[0], none, groups, v[1], v[2], v[3]}};
+    struct job job = {.lot = {.v = {v[0], none, groups, none, v[5], v[6], v[7], v[8]}},
+                      .buffer = v[9], .descriptor = descriptor};
+    struct pollfd polled;
+    PyObject *out = check_lot(&job.lot) < 0 ? NULL : mgets(&request);
+    if (out != NULL) {
+        struct state *s = job.lot.state;
+        memset(s, 0, sizeof *s);
+        job.lot.version = version;
+        job.payload.buf = PyBytes_AS_STRING(out);
+        job.payload.len = PyBytes_GET_SIZE(out);
+        if (converse(&job, &polled, 1, deadline) < 0) {
+            Py_CLEAR(out);
+        } else if (s->result == DONE) {
+            int same = s->pointed == 1 && PyBytes_GET_SIZE(pointer) == sizeof s->pointer &&
+                       !memcmp(s->pointer, PyBytes_AS_STRING(pointer), sizeof s->pointer);
+            if (same && !s->corrupt) Py_SETREF(out, Py_NewRef(Py_None));
+            else s->result = UNUSUAL;
+        }
+    }
+    PyMem_Free(groups.buf);
+    return out;
+}
+
+static PyObject *call(PyObject *of, enum name which, PyObject *with) {
+    PyObject *name = named(NULL, which);
+    if (name == NULL) return NULL;
+    PyObject *result = PyObject_CallMethodObjArgs(of, name, with, NULL);
+    Py_DECREF(name);
+    return result;
+}
+
+/* Give a link back to its list, or close it; 0, or -1 with an error set. */
+static int end_with(PyObject *plan, PyObject *link, int whole, int failed) {
+    PyObject *type, *value, *trace, *done = NULL, *idle = FIELD(plan, IDLE);
+    if (failed) { /* an interrupt leaves an answer on its way */
+        PyErr_Fetch(&type, &value, &trace);
+        done = call(link, CLOSE, NULL);
+        Py_XDECREF(done);
+        PyErr_Restore(type, value, trace);
+        return 0;
+    }
+    if (!whole) return 0;
+    PyObject *closed = named(FIELD(plan, LINKS), IS_CLOSED);
+    int simple = closed == Py_False && PyList_GET_SIZE(idle) == 0;
+    Py_XDECREF(closed);
+    if (simple) return PyList_Append(idle, link);
+    done = call(FIELD(plan, LINKS), GIVE, link);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* ask(plan, ids, deadline) -> Found; (link, sent, began) where the common way must go on with what
+ * came, of which the link's state tells; None, nothing sent, where something is not plain. */
+PyObject *ask(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 3 || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) != PLAN ||
+        !PyList_Check(FIELD(args[0], IDLE)) || !PyBytes_Check(FIELD(args[0], POINTER)) ||
+        !PyType_Check(FIELD(args[0], FOUND)))
+        return PyErr_Format(PyExc_TypeError, "ask takes a plan, ids and a deadline");
+    PyObject *plan = args[0], *idle = FIELD(plan, IDLE), *sent = NULL, *out = NULL;
+    double began = now();
+    Py_buffer v[10];
+    if ((PyObject *)Py_TYPE(args[1]) != FIELD(plan, NDARRAY)) Py_RETURN_NONE;
+    if (PyObject_GetBuffer(args[1], v, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) < 0) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    Py_ssize_t n = v[0].len / 8, last = PyList_GET_SIZE(idle) - 1;
+    double seconds = patience(plan, args[2], n);
+    if (last < 0 || seconds <= 0 || !plain(v)) {
+        release(v, 1);
+        Py_RETURN_NONE;
+    }
+    PyObject *link = Py_NewRef(PyList_GET_ITEM(idle, last));
+    PyObject *parts[5];
+    if (PyList_SetSlice(idle, last, last + 1, NULL) == 0 && parts_of(plan, link, n, parts) == 0) {
+        PyObject *number = named(link, DESCRIPTOR);
+        int descriptor = number == NULL ? -1 : (int)PyLong_AsLong(number);
+        Py_XDECREF(number);
+        if (!PyErr_Occurred() && acquire(&FIELD(plan, PREFIX_OF), v + 1, 4, COUNTS) == 0) {
+            if (acquire(parts, v + 5, 5, 0) == 0) {
+                sent = over(plan, v, descriptor, began + seconds);
+                if (sent == Py_None) count(&v[4], n, now() - began);
+                release(v + 5, 5);
+            }
+            release(v + 1, 4);
+        }
+        if (sent == Py_None) out = found(plan, parts);
+        for (int i = 0; i < 5; i++) Py_DECREF(parts[i]);
+    }
+    release(v, 1);
+    if (sent != NULL && sent != Py_None) out = Py_BuildValue("OOd", link, sent, began);
+    if (end_with(plan, link, sent == Py_None, out == NULL) < 0) Py_CLEAR(out);
+    Py_XDECREF(sent);
+    Py_DECREF(link);
+    return out;
+}

@@ -77,7 +77,7 @@ class AsyncFeatureStore:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections, and end what runs in the background."""
+        """See FeatureStore.close."""
         try:
             if self._opened is not None:
                 self._opened.close()

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 # What `rows` answers, and what became of a job of `talk`.
 GOING, DONE, UNUSUAL, CLOSED, LATE, FAILED, SURPLUS = range(7)
-_INTERFACE = 2  # as in _fast.h
+_INTERFACE = 3  # as in _fast.h
 
 
 class Fast(Protocol):
@@ -25,6 +25,8 @@ class Fast(Protocol):
     def rows(self, *arguments: object) -> int: ...
 
     def talk(self, jobs: list[tuple[object, ...]], deadline: float, /) -> int: ...
+
+    def ask(self, plan: tuple[object, ...], ids: object, deadline: object, /) -> object: ...
 
     def near(self, *arguments: object) -> int: ...
 

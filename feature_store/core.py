@@ -26,7 +26,7 @@ from .lua import Script
 from .ops import Call, Exchange, Node, Op, Pause, error_of
 from .record import SYNDROMES
 from .scripts import ALL
-from .tally import LATENCY_BUCKETS, Tallies
+from .tally import LATENCY_BUCKETS, LOOKUPS, Tallies
 from .topology import Topology
 from .tracking import NearCache
 from .wire import RepliesReader, Reply, ServerReplyError, command
@@ -109,9 +109,8 @@ class Core:
         microseconds = int(seconds * 1e6)
         tally = self.tallies.mine()
         events = tally.events
-        events["lookups"] += 1
-        events["ids"] += n
-        events["lookup us"] += microseconds
+        for event, count in zip(LOOKUPS, (1, n, microseconds), strict=True):
+            events[event] += count
         tally.latency_us[min(microseconds.bit_length(), LATENCY_BUCKETS - 1)] += 1
 
     def report_corrupt(self, count: int) -> None:

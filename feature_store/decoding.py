@@ -32,6 +32,22 @@ _ROW = 31
 _HEADER = 24
 
 
+def blank_state() -> bytearray:
+    """How far a reply has been decoded: not at all."""
+    return bytearray(_STATE.size)
+
+
+def outcome_of(state: bytearray) -> tuple[int, int, int]:
+    """(result, bytes received, errno) after `talk` or `ask`."""
+    result, end, *_, error, _, _ = _STATE.unpack(state)
+    return result, end, error
+
+
+def room(rows: int, groups: int) -> int:
+    """Bytes that a usual reply has at most, and what readers want behind it."""
+    return _ROW * (rows + 1) + _HEADER * groups + SLACK
+
+
 @dataclass(slots=True)
 class Share:
     """Rows that one node is asked for, in groups: one MGET each, or HGETs that go together."""
@@ -48,7 +64,7 @@ class CompiledReader:
 
     def __init__(self, fast: Fast, asked: Asked, share: Share) -> None:
         answer = asked.answer
-        self.state = bytearray(_STATE.size)
+        self.state = blank_state()
         self._lot = (
             *(asked.ids, share.order, share.groups, asked.index),
             *(answer.codes, answer.flags, answer.status, self.state, asked.number),
@@ -59,7 +75,7 @@ class CompiledReader:
         self.careful: RowsReader | None = None
         rows = len(asked.ids if share.order is None else share.order)
         groups = 1 if share.groups is None else len(share.groups)
-        self.room = _ROW * (rows + 1) + _HEADER * groups + SLACK
+        self.room = room(rows, groups)
         self.counts = share.groups
 
     def scan(self, buffer: bytearray, end: int) -> bool:
@@ -73,11 +89,6 @@ class CompiledReader:
     def job(self, descriptor: int, payload: bytes, buffer: bytearray) -> tuple[object, ...]:
         """What `talk` needs for this reply."""
         return (descriptor, payload, buffer, *self._lot)
-
-    def outcome(self) -> tuple[int, int, int]:
-        """(result, bytes received, errno) after `talk`."""
-        result, end, *_, error, _, _ = _STATE.unpack(self.state)
-        return result, end, error
 
     def collect(self, asked: Asked) -> None:
         """Count what was decoded, and keep the pointer."""

@@ -20,17 +20,19 @@ ID_MAX = (1 << 63) - 1
 def check_ids(ad_ids: "Ids | ArrayLike") -> NDArray[np.int64]:
     """Ids as contiguous int64 (n,). Raises InputError unless all are integers 1..2^63-1."""
     array: np.ndarray
+    if isinstance(ad_ids, np.ma.MaskedArray):
+        raise InputError("ad_ids must be a plain array; found a masked one: give its compressed()")
     if isinstance(ad_ids, np.ndarray):
         array = ad_ids
     else:
         listed = list(ad_ids) if isinstance(ad_ids, Sequence | range) else None
-        if listed is None or isinstance(ad_ids, str | bytes):
+        if listed is None or isinstance(ad_ids, str | bytes | bytearray):
             raise InputError(
                 f"ad_ids must be a list or an array of integers; found {type(ad_ids).__name__}"
             )
         if not listed:
             return np.empty(0, np.int64)
-        if any(isinstance(item, bool) for item in listed):
+        if any(isinstance(item, bool | np.bool_) for item in listed):
             raise InputError("ad_ids must be integers; found a bool")
         try:
             array = np.array(listed)
@@ -51,10 +53,12 @@ def check_ids(ad_ids: "Ids | ArrayLike") -> NDArray[np.int64]:
 
 
 def _converted(array: np.ndarray) -> NDArray[np.int64]:
+    # An empty list becomes an array of floats in numpy's hands, or of objects.
+    if array.dtype.kind not in ("iuO" if len(array) else "iuOf"):
+        masks = ": give ids[mask], not the mask" if array.dtype.kind == "b" else ""
+        raise InputError(f"ad_ids must be integers; found dtype {array.dtype}{masks}")
     if not len(array):
         return np.empty(0, np.int64)
-    if array.dtype.kind not in "iuO":
-        raise InputError(f"ad_ids must be integers; found dtype {array.dtype}")
     if array.dtype.kind == "O" and not all(
         isinstance(i, int | np.integer) and not isinstance(i, bool) for i in array
     ):
@@ -64,9 +68,17 @@ def _converted(array: np.ndarray) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
+def _array(name: str, given: ArrayLike) -> np.ndarray:
+    """What numpy makes of it, if it makes one shape of it."""
+    try:
+        return np.asarray(given)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{name} must be numbers in one shape: {error}") from error
+
+
 def check_codes(codes: ArrayLike, n: int) -> NDArray[np.uint16]:
     """Codes as uint16 (n, 6), each 0..65534."""
-    array = np.asarray(codes)
+    array = _array("codes", codes)
     if array.shape != (n, CODES) and not (n == 0 and array.size == 0):
         raise InputError(f"codes must have shape ({n}, {CODES}); found {array.shape}")
     if n and array.dtype.kind not in "iu":
@@ -78,7 +90,7 @@ def check_codes(codes: ArrayLike, n: int) -> NDArray[np.uint16]:
 
 def check_flags(flags: ArrayLike | None, n: int) -> NDArray[np.uint16]:
     """Flags as uint16 (n,); one number holds for all rows, None for 0."""
-    array = np.asarray(0 if flags is None else flags)
+    array = _array("flags", 0 if flags is None else flags)
     if array.ndim == 0:
         array = np.broadcast_to(array, (n,))
     if array.shape != (n,):
@@ -94,7 +106,7 @@ def check_sequence(sequence: ArrayLike | None, n: int) -> NDArray[np.int64] | No
     """Sequences as int64 (n,), each 0..2^42-1; None stays None."""
     if sequence is None:
         return None
-    array = np.asarray(sequence)
+    array = _array("sequence", sequence)
     if array.ndim == 0:
         array = np.broadcast_to(array, (n,))
     if array.shape != (n,) or (n and array.dtype.kind not in "iu"):

@@ -14,7 +14,7 @@ import time
 from . import compiled
 from .address import Address
 from .compiled import CLOSED, FAILED, LATE, SURPLUS, UNUSUAL
-from .decoding import CompiledReader
+from .decoding import CompiledReader, blank_state, outcome_of
 from .errors import AccessError, FeatureStoreError, ProtocolError, UnavailableError
 from .ops import Call, Node
 from .wire import SLACK, Reader, RepliesReader
@@ -42,13 +42,16 @@ def grown(buffer: bytearray, end: int) -> bytearray:
 class Link:
     """One connection."""
 
-    __slots__ = ("buffer", "descriptor", "end", "node", "plain", "readable", "sock", "used")
+    __slots__ = (
+        *("buffer", "descriptor", "end", "node", "plain", "readable", "sock", "state", "used"),
+    )
 
     def __init__(self, node: Node, sock: socket.socket) -> None:
         self.node = node
         self.sock = sock
         self.buffer = bytearray(1 << 16)
         self.end = 0
+        self.state = blank_state()  # of what `ask` in _talk.c began
         self.used = False
         self.plain = not isinstance(sock, ssl.SSLSocket)
         self.descriptor = sock.fileno()
@@ -62,18 +65,25 @@ class Link:
             self.read(reader, deadline)
             return
         if fast.talk([self.job(call.payload, reader)], deadline):
-            self.conclude(reader, deadline)
+            self.conclude(reader, reader.state, deadline)
 
     def job(self, payload: bytes, reader: CompiledReader) -> tuple[object, ...]:
         """What `talk` needs to send a payload and decode the reply."""
-        self.end = 0
-        if len(self.buffer) < reader.room:
-            self.buffer = bytearray(2 * reader.room)
+        self.make_room(reader.room)
         return reader.job(self.descriptor, payload, self.buffer)
 
-    def conclude(self, reader: CompiledReader, deadline: float) -> None:
-        """Raise what stopped a `talk`, or read on, where a reply is out of the ordinary."""
-        result, self.end, error = reader.outcome()
+    def make_room(self, size: int) -> None:
+        """Begin anew with a buffer of at least this size."""
+        self.end = 0
+        if len(self.buffer) < size:
+            self.buffer = bytearray(2 * size)
+
+    def conclude(self, reader: CompiledReader, state: bytearray, deadline: float) -> None:
+        """Raise what stopped a `talk` or `ask`, or read on, where a reply is out of the ordinary.
+
+        state: what the compiled part left.
+        """
+        result, self.end, error = outcome_of(state)
         if result == UNUSUAL:
             if not reader.scan(self.buffer, self.end):
                 self.sock.settimeout(max(deadline - time.monotonic(), 1e-4))

@@ -8,6 +8,8 @@ import select
 import ssl
 import time
 from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 from . import compiled, forks
@@ -21,17 +23,35 @@ T = TypeVar("T")
 _IDLE = 64  # idle connections kept per node
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A request that was sent over a connection, whose end is out of the ordinary."""
+
+    link: Link
+    payload: bytes
+    at: float  # time.monotonic seconds
+
+    def finish(self, call: Call, deadline: float) -> None:
+        """As Link.ask, for the call that the request was."""
+        link, reader = self.link, call.reader
+        same = self.payload == call.payload and link.node == call.node
+        if not same or not isinstance(reader, CompiledReader):
+            link.end = 0
+            raise ConnectionResetError("what is to be asked has changed meanwhile")
+        link.conclude(reader, link.state, deadline)
+
+
 class Links:
     """All connections of one store, and the driver that runs its operations."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._closed = False
+        self.closed = False
         self._idle: defaultdict[Node, list[Link]] = defaultdict(list)
         forks.tell(self)
 
-    def run(self, op: Op[T]) -> T:
-        """Drive an operation to its end."""
+    def run(self, op: Op[T], begun: Begun | None = None) -> T:
+        """Drive an operation to its end. What was begun is the one call of its first exchange."""
         try:
             step = next(op)
             while True:
@@ -39,57 +59,68 @@ class Links:
                     time.sleep(step.seconds)
                     step = op.send([])
                 else:
-                    step = op.send(self._exchange(step))
+                    first, begun = begun, None
+                    step = op.send(self._exchange(step, first))
         except StopIteration as stop:
             answer: T = stop.value
             return answer
         finally:
             op.close()
+            if begun is not None:
+                begun.link.close()
 
     def __del__(self) -> None:
         self.close()
 
     def close(self) -> None:
         """Close every connection: idle ones now, those that are in use when they are given back."""
-        self._closed = True
+        self.closed = True
         self.after_fork()
 
     def after_fork(self) -> None:
         """Close the idle connections; a child closes its copies, and the parent's go on."""
-        idle, self._idle = self._idle, defaultdict(list)
-        for links in idle.values():
-            for link in links:
-                link.close()
+        for node in list(self._idle):
+            self._drop_idle(node)
 
-    def _exchange(self, exchange: Exchange) -> list[Outcome]:
+    def idle(self, node: Node) -> list[Link]:
+        """Open connections to a node, always the same list: take one, and `give` it back."""
+        return self._idle[node]
+
+    def _exchange(self, exchange: Exchange, begun: Begun | None) -> list[Outcome]:
         if len(exchange.calls) == 1:
-            return [self._one(exchange.calls[0], exchange.deadline)]
+            return [self._one(exchange.calls[0], exchange.deadline, begun)]
+        if begun is not None:
+            begun.link.close()
         return self._many(exchange.calls, exchange.deadline)
 
     def _take(self, node: Node, deadline: float) -> Link:
-        idle = self._idle[node]
         try:
-            return idle.pop()
+            return self._idle[node].pop()
         except IndexError:
             return open_link(self.address, node, deadline)
 
-    def _give(self, link: Link) -> None:
+    def give(self, link: Link) -> None:
+        """Take a connection back whose reply has been read."""
         link.used = True
         idle = self._idle[link.node]
-        if len(idle) < _IDLE and not self._closed:
+        if len(idle) < _IDLE and not self.closed:
             idle.append(link)
         else:
             link.close()
 
-    def _one(self, call: Call, deadline: float) -> Outcome:
+    def _one(self, call: Call, deadline: float, begun: Begun | None = None) -> Outcome:
         while True:
             try:
-                link = self._take(call.node, deadline)
+                link = self._take(call.node, deadline) if begun is None else begun.link
             except FeatureStoreError as error:
                 return error
             try:
-                link.ask(call, deadline)
+                if begun is None:
+                    link.ask(call, deadline)
+                else:
+                    begun.finish(call, deadline)
             except (OSError, ProtocolError) as error:
+                begun = None
                 link.close()
                 # An idle connection may have died unnoticed; what we send is safe to repeat.
                 if link.used and not link.end and not isinstance(error, TimeoutError):
@@ -99,12 +130,14 @@ class Links:
             except BaseException:
                 link.close()  # an interrupt leaves an answer on its way
                 raise
-            self._give(link)
+            self.give(link)
             return None
 
     def _drop_idle(self, node: Node) -> None:
-        for link in self._idle.pop(node, []):
-            link.close()
+        idle = self._idle[node]
+        while idle:
+            with suppress(IndexError):  # others take them meanwhile
+                idle.pop().close()
 
     def _many(self, calls: list[Call], deadline: float) -> list[Outcome]:
         together = self._together(calls, deadline)
@@ -160,7 +193,7 @@ class Links:
                 links.append(self._idle[call.node].pop())
             except IndexError:
                 for link in links:
-                    self._give(link)
+                    self.give(link)
                 return None
         try:
             jobs = [
@@ -175,8 +208,8 @@ class Links:
         outcomes: list[Outcome] = [None] * len(calls)
         for i, (link, reader) in enumerate(zip(links, readers, strict=True)):
             try:
-                link.conclude(reader, deadline)
-                self._give(link)
+                link.conclude(reader, reader.state, deadline)
+                self.give(link)
             except (OSError, ProtocolError) as error:
                 link.close()
                 outcomes[i] = self._again(calls[i], link, error, deadline)
@@ -194,7 +227,7 @@ class Links:
             again = self._again(call, link, error, deadline)
             link.close()
             return True, again
-        self._give(link)
+        self.give(link)
         return True, None
 
     def _again(self, call: Call, link: Link, error: Exception, deadline: float) -> Outcome:

@@ -18,6 +18,8 @@ from .fetch import fetch
 from .ops import Op
 from .reading import Asked, blank, lose
 
+DEADLINE_S, DEADLINE_ROW_S = 0.05, 2e-6  # of a lookup, where the caller names none: at least, a row
+LONGEST_S = 3600.0  # what a socket can be told to wait
 _TRIES = 4  # answers that a flip of versions may overtake before one is taken as it is
 
 
@@ -33,7 +35,7 @@ class Found:
 
 def default_deadline(n: int) -> float:
     """Seconds that a lookup of n ids may take when the caller names no deadline."""
-    return max(0.05, n / 500 * 0.001)
+    return max(DEADLINE_S, n * DEADLINE_ROW_S)
 
 
 def lookup(core: Core, ids: NDArray[np.int64], version: str | None, deadline: float) -> Op[Found]:

@@ -59,19 +59,26 @@ def _meet(core: Core, deadline: float) -> Op[None]:
 
 
 REASON = 1000  # characters that are kept
-_LONGEST_S = 3600.0  # what a socket can be told to wait
 
 
-def lookup(core: Core, ad_ids: Ids, version: str | None, deadline: float | None) -> Op[Found]:
-    """See FeatureStore.lookup."""
+def lookup(
+    core: Core,
+    ad_ids: Ids,
+    version: str | None,
+    deadline: float | None,
+    began: float | None = None,
+) -> Op[Found]:
+    """See FeatureStore.lookup. `began`, in time.monotonic seconds: None is now."""
     ids = check_ids(ad_ids)
     if version is not None and not isinstance(version, str):
         raise InputError(f"version must be a name or None; found {version!r}")
     seconds = lookups.default_deadline(len(ids)) if deadline is None else deadline
     if not _real(seconds) or not seconds > 0:
         raise InputError(f"deadline must be a number of seconds over 0; found {deadline!r}")
-    began = time.monotonic()
-    found = yield from lookups.lookup(core, ids, version, began + float(min(seconds, _LONGEST_S)))
+    began = time.monotonic() if began is None else began
+    found = yield from lookups.lookup(
+        core, ids, version, began + float(min(seconds, lookups.LONGEST_S))
+    )
     core.count_lookup(len(ids), time.monotonic() - began)
     return found
 
@@ -88,10 +95,10 @@ def write(
     """See FeatureStore.write."""
     ids = check_ids(ad_ids)
     n = len(ids)
-    if not isinstance(rate, int | float) or not rate >= 0:
+    if not _real(rate) or not rate >= 0:
         raise InputError(f"rate must be 0 or more rows per second; found {rate!r}")
     rows = Rows(ids, check_codes(codes, n), check_flags(flags, n), check_sequence(sequence, n))
-    written = yield from writes.write(core, rows, version, rate)
+    written = yield from writes.write(core, rows, version, float(rate))
     core.forget(ids)
     return written
 

@@ -23,12 +23,12 @@ class Answer:
     status: NDArray[np.uint8]  # (n,)
 
 
-_U16, _U8 = np.dtype(np.uint16), np.dtype(np.uint8)  # made once: every lookup asks for them
+U16, U8 = np.dtype(np.uint16), np.dtype(np.uint8)  # made once: every lookup asks for them
 
 
 def blank(n: int) -> Answer:
     """An answer about n ids whose rows have yet to be set."""
-    return Answer(np.empty((n, CODES), _U16), np.empty(n, _U16), np.empty(n, _U8))
+    return Answer(np.empty((n, CODES), U16), np.empty(n, U16), np.empty(n, U8))
 
 
 @dataclass(slots=True)

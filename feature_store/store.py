@@ -18,6 +18,7 @@ from .links import Links
 from .lookup import Found
 from .marks import BlockResult, Source
 from .ops import Op
+from .quick import Quick
 from .retire import Progress
 from .versions import Version
 from .wire import Reply
@@ -35,6 +36,7 @@ class FeatureStore:
     def __init__(self, core: Core, links: Links) -> None:
         self._core = core
         self._links = links
+        self._quick = Quick(core, links)
 
     @classmethod
     def connect(
@@ -73,7 +75,11 @@ class FeatureStore:
         self.close()
 
     def close(self) -> None:
-        """Close all connections, and end what runs in the background."""
+        """Close all connections, and end what runs in the background.
+
+        A call that comes later, such as a request's in a service that shuts down, is answered over
+        a connection that is opened and closed for it; nothing begins in the background any more.
+        """
         self._core.close()
         self._core.join()
         self._links.close()
@@ -110,7 +116,7 @@ class FeatureStore:
         500 ids if that is more. Faults of the data plane are rows of status UNAVAILABLE.
         Raises InputError for ids that are not integers 1..2^63-1, UnknownVersionError.
         """
-        return self._run(methods.lookup(self._core, ad_ids, version, deadline))
+        return self._quick.lookup(ad_ids, version, deadline)
 
     def write(
         self,

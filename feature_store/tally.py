@@ -5,11 +5,13 @@ lost between two threads. Out: sums over all threads, those that have ended incl
 """
 
 import threading
+from array import array
 from collections import Counter
 
 from . import forks
 
 LATENCY_BUCKETS = 24  # powers of two of a microsecond: up to 8 s
+LOOKUPS = ("lookups", "ids", "lookup us")
 
 
 class Tally:
@@ -32,11 +34,15 @@ class Tallies:
     """All threads' counts of one store. A forked child begins at zero."""
 
     def __init__(self) -> None:
+        # Plain lookups, which the compiled `ask` counts while nothing else runs: int64 as LOOKUPS,
+        # then the latencies.
+        self.shared = bytearray(8 * (len(LOOKUPS) + LATENCY_BUCKETS))
         self.after_fork()
         forks.tell(self)
 
     def after_fork(self) -> None:
         """Begin anew: the parent's threads, and perhaps a lock they hold, are not here."""
+        self.shared[:] = bytes(len(self.shared))
         self._own = threading.local()
         self._lock = threading.Lock()
         self._past = Tally()
@@ -64,7 +70,10 @@ class Tallies:
 
     def sum(self) -> Tally:
         """All counts so far."""
+        shared = array("q", bytes(self.shared)).tolist()
         total = Tally()
+        total.events.update(dict(zip(LOOKUPS, shared, strict=False)))
+        total.latency_us = shared[len(LOOKUPS) :]
         with self._lock:
             for counts in (self._past, *(counts for _, counts in self._threads)):
                 total.add(counts)

@@ -22,7 +22,7 @@ if compiled.fast is None and build.build():
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lookups without a deadline wait for a busy machine; benchmarks say how fast they are."""
-    monkeypatch.setattr(lookup, "default_deadline", lambda n: 10.0)
+    monkeypatch.setattr(lookup, "DEADLINE_S", 10.0)
 
 
 @pytest.fixture(scope="session", params=KINDS)

@@ -51,11 +51,40 @@ def test_an_empty_store_begins_with_its_first_version_when_it_is_named_too(store
 
 
 @pytest.mark.parametrize(
-    "ids", [[0], [-1], [2**63], [1.5], ["1"], [True], [None], "12", 7, [[1]], np.array([1.0])]
+    "ids",
+    [
+        *(
+            [0],
+            [-1],
+            [2**63],
+            [1.5],
+            ["1"],
+            [True],
+            [None],
+            "12",
+            b"12",
+            bytearray(b"12"),
+            7,
+            [[1]],
+        ),
+        *([[1], [2, 3]], [1, np.True_], np.array([1.0]), np.array(["1"]), np.array([0, 1])),
+        *(np.array([True]), np.array([], bool), np.array([], str), np.ones((2, 2), np.int64)),
+        *(np.ones((0, 2), np.int64), np.array(1), np.ma.masked_array([1, 2], [True, False])),
+    ],
+    ids=repr,
 )
 def test_ids_that_are_none_are_refused(here: Any, ids: Any) -> None:
-    with pytest.raises(InputError):
-        here.lookup(ids)
+    for read in (here.lookup, here.delete):
+        with pytest.raises(InputError, match="ad_ids must"):
+            read(ids)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint64, ">i8", object])
+def test_ids_of_any_integers_are_taken(here: Any, dtype: Any) -> None:
+    ids, codes = np.arange(1, 41).astype(dtype), some(20)[1]
+    assert here.write(ids[::2], codes).written == 20
+    for asked in (ids[::2], ids[::2].tolist(), np.ascontiguousarray(ids[::2])):
+        np.testing.assert_array_equal(here.lookup(asked).codes, codes)
 
 
 def test_other_wrong_arguments_are_refused(here: Any) -> None:
@@ -63,15 +92,19 @@ def test_other_wrong_arguments_are_refused(here: Any) -> None:
     for wrong in (codes[:, :5], codes.astype(float), codes.astype(int) + 65535):
         with pytest.raises(InputError):
             here.write([1], wrong)
+    for ragged in ({"codes": [[1], [2, 3]]}, {"flags": [[1], []]}, {"sequence": [[1], []]}):
+        with pytest.raises(InputError, match=f"{next(iter(ragged))} must be numbers"):
+            here.write([1], **{"codes": codes, **ragged})
     with pytest.raises(InputError):
         here.write([1], codes, flags=1 << 16)
     with pytest.raises(InputError):
         here.write([1], codes, sequence=2**42)
     with pytest.raises(InputError):
         here.write([1], codes, version="a b")
-    for rate in (-1, float("nan"), "fast"):
+    for rate in (-1, float("nan"), "fast", None):
         with pytest.raises(InputError, match="rate"):
             here.write([1], codes, rate=rate)
+    assert here.write([1], codes, rate=np.float32(1e6)).written == 1
     with pytest.raises(InputError):
         here.lookup([1], deadline=0)
     with pytest.raises(InputError):
