@@ -11,6 +11,9 @@ from .grouping import CHUNK
 
 _SCRIPT_S = 0.0003  # a script's share of the time: it writes what this much of it allows
 _FEWEST = 32  # rows in a script: its own cost is that of some ten rows
+_TOGETHER = (
+    2  # scripts that a server gets at once from who is behind: it reads about so many anyway
+)
 _CAUGHT_UP_S = 0.005  # of what was missed at most: a stall is not followed by a burst
 
 
@@ -22,10 +25,10 @@ class Pace:
         self._due = time.monotonic()  # when the next rows are
         self.rows = CHUNK if not rate else min(max(int(rate * _SCRIPT_S), _FEWEST), CHUNK)
 
-    def scripts(self) -> int:
-        """How many scripts of `rows` rows are due by now, at least one."""
+    def scripts(self, nodes: int) -> int:
+        """How many scripts of `rows` rows to run now on so many nodes: those due, at least one."""
         behind = max(time.monotonic() - self._due, 0.0)
-        return max(int(behind * self._rate / self.rows), 1)
+        return min(max(int(behind * self._rate / self.rows), 1), _TOGETHER * nodes)
 
     def after(self, rows: int) -> float:
         """Seconds to wait after rows that have just been written."""

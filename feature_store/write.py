@@ -5,7 +5,9 @@ script on its tag's node, so that sequences and block marks hold whatever else h
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,15 +62,15 @@ def write(core: Core, rows: Rows, version: str | None, rate: float = 0.0) -> Op[
         part, hashed = _in_order(rows.part(slice(start, start + _SLICE)))
         sealed = _seal(part, number)
         batch = Batch(part.ids, hashed, sealed, part.sequence is not None, number, bits)
-        jobs = write_jobs(core.keys, batch, pace.rows)
-        rounds = -(-len(jobs) // _EXCHANGE)
+        pieces, made = write_jobs(core.keys, batch, pace.rows)
+        rounds = -(-len(pieces) // _EXCHANGE)
         for i in range(rounds):
             # Every so-manieth, so that each exchange keeps all nodes of a cluster at work.
-            some = jobs[i::rounds]
+            jobs = map(made, pieces[i::rounds])
             if rate:
-                ignored += yield from _paced(core, some, pace)
+                ignored += yield from _paced(core, jobs, pace)
             else:
-                ignored += (yield from _run(core, some))[1]
+                ignored += (yield from _run(core, list(jobs)))[1]
     return WriteResult(name, total - ignored, ignored)
 
 
@@ -84,13 +86,12 @@ def _sum(answers: list[Reply], at: int) -> int:
     )
 
 
-def _paced(core: Core, jobs: list[Job], pace: Pace) -> Op[int]:
+def _paced(core: Core, jobs: Iterator[Job], pace: Pace) -> Op[int]:
     """Run jobs as they are due; the rows that were ignored."""
-    at = ignored = 0
-    while at < len(jobs):
-        count = pace.scripts()
-        written, late = yield from _run(core, jobs[at : at + count])
-        at, ignored = at + count, ignored + late
+    ignored = 0
+    while due := list(islice(jobs, pace.scripts(len(core.map.nodes)))):
+        written, late = yield from _run(core, due)
+        ignored += late
         wait = pace.after(written + late)
         if wait:
             yield Pause(wait)

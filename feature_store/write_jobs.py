@@ -1,7 +1,8 @@
 """Turns rows to write into runs of scripts, built with arrays for thousands of rows at once.
 
 In: sealed records of distinct ids, in the order of their hashes, so that those of a tag and of a
-bucket stand together. Out: jobs of one tag and at most so many rows each.
+bucket stand together. Out: jobs of one tag and at most so many rows each, each made when its turn
+comes: a load that is paced shares its core with readers, who wait for whoever computes at length.
 """
 
 from collections.abc import Callable
@@ -35,8 +36,9 @@ class Batch:
     bits: Bits
 
 
-def write_jobs(keys: Keys, batch: Batch, most: int) -> list[Job]:
-    """The runs that write a batch, `most` rows each at most, in the order of tags."""
+def write_jobs(keys: Keys, batch: Batch, most: int) -> tuple[list[slice], Callable[[slice], Job]]:
+    """The runs that write a batch: their rows, in the order of tags, `most` each at most, and what
+    makes a job of them."""
     tag = tag_of(batch.hashed)
     bounds = [0, *(np.flatnonzero(np.diff(tag)) + 1).tolist(), len(tag)] if len(tag) else [0]
     pieces = [
@@ -49,8 +51,8 @@ def write_jobs(keys: Keys, batch: Batch, most: int) -> list[Job]:
     else:
         script, named = write_scripts.WRITE_BUCKETS, _bucket_keys(keys, batch, batch.bits, pieces)
     constant = _elements(SYNDROMES, batch.number)
-    jobs = []
-    for piece in pieces:
+
+    def made(piece: slice) -> Job:
         owner = int(tag[piece.start])
         count, elements, more = named(piece)
         heads = (keys.marks(owner), keys.counts(owner), keys.ended(owner))
@@ -59,8 +61,9 @@ def write_jobs(keys: Keys, batch: Batch, most: int) -> list[Job]:
             batch.ids[piece].tobytes(), batch.sealed[piece].tobytes(), int(batch.sequenced), *more
         )
         head = _elements("EVALSHA", script.sha, count + len(heads), *heads)
-        jobs.append(Job(owner, b"".join((b"*%d\r\n" % size, head, elements, constant, rows))))
-    return jobs
+        return Job(owner, b"".join((b"*%d\r\n" % size, head, elements, constant, rows)))
+
+    return pieces, made
 
 
 def _elements(*args: bytes | str | int) -> bytes:
