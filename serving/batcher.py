@@ -119,6 +119,12 @@ class Batcher(Generic[In, Out]):
             if timer is not None:
                 timer.cancel()
 
+    def foresee(self, ticket: Ticket) -> None:
+        """Raise OverloadedError if `submit` would, for the deadline; nothing is queued."""
+        now = time.monotonic()
+        if ticket.deadline is not None and ticket.deadline > now and not self._closed:
+            self._in_time(ticket, ticket.deadline, now)
+
     def predicted_wait_s(self, ticket: Ticket | None = None) -> float:
         """Seconds until an item with this ticket would begin; None: until all that waits is done.
 

@@ -183,3 +183,11 @@ class RequestMetrics:
             self._errors.inc(tags={"route": route, "problem": problem})
         fields = {"route": route, "method": method, "status": status, "ms": round(seconds * 1e3, 3)}
         self._replica.logger.info("request", extra={"fields": fields | {"problem": problem}})
+
+    def refused(self, call: tuple[str, str, str], times: int, problem: str) -> None:
+        """Count calls that were refused before anything was done for them, and log one line."""
+        route, method, status = call
+        self._count.inc(times, tags={"route": route, "method": method, "status": status})
+        self._errors.inc(times, tags={"route": route, "problem": problem})
+        fields = {"route": route, "method": method, "status": status, "times": times}
+        self._replica.logger.info("refused", extra={"fields": fields | {"problem": problem}})

@@ -43,9 +43,9 @@ class Arrivals:
         return float(np.quantile(answered, 0.99) * 1000) if len(answered) else float("inf")
 
 
-async def arrive(call: Request, rate: float, seconds: float) -> Arrivals:
-    """Poisson arrivals, the same ones for a rate; latency from when each was due."""
-    random = np.random.default_rng(SEED)
+async def arrive(call: Request, rate: float, seconds: float, seed: int = SEED) -> Arrivals:
+    """Poisson arrivals, the same ones for a rate and a seed; latency from when each was due."""
+    random = np.random.default_rng(seed)
     planned = np.cumsum(random.exponential(1 / rate, max(int(rate * seconds), 20)))
     found = Arrivals(planned, np.zeros(len(planned)), np.zeros(len(planned), "U32"))
     late = np.zeros(len(planned))

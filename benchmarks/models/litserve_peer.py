@@ -34,6 +34,7 @@ from . import peers
 from . import texts as made_texts
 from .arrivals import arrive
 from .client import Client
+from .niceness import give_way
 
 PINNED = ("litserve==0.2.19", "onnxruntime==1.32.0", "numpy==2.4.6")
 SETTINGS = ((8, 0.0), (8, 0.005), (32, 0.0))  # rows of a batch, seconds to wait for one
@@ -153,6 +154,7 @@ def _started(
     process = subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
     url = f"http://127.0.0.1:{asked['port']}"
     try:
+        give_way(process.pid)
         _wait(process, url)
         yield url, process.pid
     finally:  # its workers too

@@ -5,12 +5,14 @@ arrivals. This process is the load generator; the models are served by processes
 """
 
 import asyncio
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import uvloop
 
 from export import Repository
 from serving.session import open_session
@@ -36,7 +38,11 @@ def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
     place = made.repository(size, names=names)
     repository = Repository(place)
     peer = made.VIT_INT8 if "serve_batch" in parts else ""
-    with served.started(place, names, peer) as front, asyncio.Runner() as runner:
+    # The generator's own pauses would be taken for the servers'.
+    gc.collect()
+    gc.freeze()
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    with served.started(place, names, peer) as front, runner:
         client = runner.run(_connect(front, repository))
         try:
             runner.run(_ready(client, names))
@@ -48,7 +54,7 @@ def run(size: made.Size, parts: Sequence[str], scale: float) -> dict[str, Any]:
             peak = full["models"][made.VIT_INT8]["rows_per_s"]["served"]
             found["saturation"] = full
             if "arrivals" in parts:
-                args = (runner, client, repository, made.VIT_INT8, peak, scale)
+                args = (runner, client, repository, made.VIT_INT8, scale)
                 found["arrivals"] = {"model": made.VIT_INT8, **queueing.run(*args)}
             if "serve_batch" in parts:
                 args_ = (client, front, made.VIT_INT8, peak, scale)

@@ -18,6 +18,7 @@ from pathlib import Path
 from feature_store.ports import free_port
 
 from ..serve_system import NotServingError
+from .niceness import give_way
 
 START_S = 300.0
 STOP_S = 60.0
@@ -51,6 +52,7 @@ def started(repository: Path, names: Sequence[str], peer: str = "") -> Iterator[
             [*command, *names], stdin=subprocess.PIPE, stdout=sys.stderr, start_new_session=True
         )
         try:
+            give_way(process.pid)
             deadline = time.monotonic() + START_S
             while not ready.exists():
                 if process.poll() is not None or time.monotonic() > deadline:

@@ -11,14 +11,17 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from starlette.middleware import Middleware
 
-from serving import bundles, rpc
+from serving import bundles, outermost, rpc
 from serving.batcher import Limits
 from serving.config import AppArgs
 from serving.models import routes
+from serving.models.door import Door
 from serving.models.model import Call, Model
 from serving.models.servable import BUCKETS
 from serving.models.service import ModelService
+from serving.one_write import OneWrite
 from serving.providers import Device
 from serving.replica import Replica, bind
 from serving.session import USUAL_ROWS, Runtime
@@ -78,6 +81,9 @@ class ModelDeployment(ModelService):
             options.limits,
         )
         await self._model.load(options.version)
+        door = Middleware(Door, replica=self._replica, model=self._model)
+        outermost.register(door)
+        outermost.register(Middleware(OneWrite))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return routes.create(self._replica, self._model)

@@ -14,7 +14,13 @@ from export import Repository
 from export.errors import ExportError
 from export.errors import NotFoundError as BundleNotFoundError
 from serving.batcher import Limits
-from serving.errors import ConfigurationError, NotFoundError, ServingError, UnavailableError
+from serving.errors import (
+    ConfigurationError,
+    NotFoundError,
+    OverloadedError,
+    ServingError,
+    UnavailableError,
+)
 from serving.models.servable import Outcome, Servable
 from serving.session import Runtime
 from serving.tensors import Tensors
@@ -75,6 +81,23 @@ class Model:
                 f"{servable.version}; ask for that one, or load the other"
             )
         return servable
+
+    @property
+    def crowded(self) -> bool:
+        """Whether something waits, so that a newcomer may have to be refused."""
+        return self._servable is not None and self._servable.crowded
+
+    def foresee(self, inputs: Tensors, call: Call) -> None:
+        """Raise the OverloadedError that `infer` would for the deadline, and count it as failed.
+
+        Raises ServingError where `infer` would, of the inputs.
+        """
+        servable = self.versioned(call.version)
+        try:
+            servable.foresee(inputs, call.graph, call.ticket)
+        except OverloadedError:
+            servable.statistics.failed(0.0)
+            raise
 
     async def infer(self, inputs: Tensors, call: Call) -> Outcome:
         """Run one request. Raises ServingError, whatever is wrong with it."""

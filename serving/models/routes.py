@@ -10,10 +10,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from serving import http
-from serving.deadline import header_seconds
 from serving.errors import InvalidRequestError, NotFoundError
 from serving.guard import KEY
-from serving.models import describe, rest
+from serving.models import describe, door, rest
 from serving.models.model import Call, Model
 from serving.models.protocol import respond
 from serving.models.servable import Servable
@@ -93,10 +92,11 @@ def create(replica: Replica, model: Model) -> FastAPI:
         `parameters`: `graph` (which graph of the bundle), `priority` (1 to 10, 1 first) and
         `timeout` (microseconds).
         """
-        parsed = rest.read(await request.body(), request.headers, BODY_LIMIT_BYTES)
-        deadline = parsed.deadline(header_seconds(request.headers.get("x-request-timeout-seconds")))
-        version = request.path_params.get("version")
-        call = Call(parsed.graph, version, ticket(parsed, request.scope[KEY].name, deadline))
+        found = request.scope.get(door.READ)
+        if found is None:
+            found = door.read(await request.body(), request.headers, BODY_LIMIT_BYTES)
+        parsed, version = found.request, request.path_params.get("version")
+        call = Call(parsed.graph, version, ticket(parsed, request.scope[KEY].name, found.deadline))
         outcome = await model.infer(parsed.inputs, call)
         answer = respond(parsed, model.name, outcome.version, outcome.outputs)
         rendered = rest.write(answer, request.headers.get("accept-encoding", ""))
@@ -120,11 +120,11 @@ def create(replica: Replica, model: Model) -> FastAPI:
                 name=f"{handler.__name__}{'_of_version' if prefix else ''}",
             )
 
+    add("/infer", infer, requestBody=_infer_body(model))  # first: routes are looked at in order
     add("", metadata, parameters=[_GRAPH])
     add("/ready", is_ready)
     add("/config", config, parameters=[_GRAPH])
     add("/stats", stats)
-    add("/infer", infer, requestBody=_infer_body(model))
     return app
 
 

@@ -111,7 +111,7 @@ class GraphRunner:
             raise InvalidRequestError(
                 f"{work.rows} rows: expected at most {self.limits.waiting} a request; send parts"
             )
-        step = min(self.batch_rows, max(1, self.limits.cost * work.rows // work.cost))
+        step = self._step(work)
         if self.axis is None or work.rows <= step:
             return (await self._batcher.submit(inputs, _for(ticket, work, work.rows)),)
         step = -(-work.rows // -(-work.rows // step))  # parts that are alike
@@ -127,12 +127,27 @@ class GraphRunner:
             for task in tasks:
                 task.cancel()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether something waits."""
+        return self._batcher.waiting_rows > 0
+
+    def foresee(self, inputs: Tensors, ticket: Ticket) -> None:
+        """Raise OverloadedError if `infer` would, of inputs that are one batch's."""
+        work = check(self.session.graph, inputs, self.axis)
+        if work.rows <= self._step(work):
+            self._batcher.foresee(_for(ticket, work, work.rows))
+
     async def close(self) -> None:
         """Answer what waits, then free the session."""
         await self._batcher.drain()
         await self._batcher.close()
         self._thread.shutdown(wait=True)
         self.session.close()
+
+    def _step(self, work: Work) -> int:
+        """Rows of the largest batch of such rows."""
+        return min(self.batch_rows, max(1, self.limits.cost * work.rows // work.cost))
 
     async def _compute(self, items: list[Tensors]) -> Computed[Tensors]:
         loop = asyncio.get_running_loop()
@@ -218,12 +233,7 @@ class Servable:
 
         Raises NotFoundError (no such graph), InvalidRequestError, and what the batcher raises.
         """
-        name = graph or self.default_graph
-        if name not in self.runners:
-            raise NotFoundError(
-                f"model {self.manifest.name!r} has no graph {name!r}, only {sorted(self.runners)}"
-            )
-        runner = self.runners[name]
+        runner = self._runner(graph)
         stages = await runner.infer(inputs, ticket)
         rows = runner.rows(inputs)
         if len(stages) == 1:
@@ -233,9 +243,26 @@ class Servable:
         }
         return Outcome(self.version, rows, outputs, stages)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether something waits for one of the graphs."""
+        return any(runner.crowded for runner in self.runners.values())
+
+    def foresee(self, inputs: Tensors, graph: str | None, ticket: Ticket) -> None:
+        """Raise OverloadedError if `infer` would for the deadline; or what it raises of inputs."""
+        self._runner(graph).foresee(inputs, ticket)
+
     async def close(self) -> None:
         """Answer what waits, then free the sessions."""
         await asyncio.gather(*(runner.close() for runner in self.runners.values()))
+
+    def _runner(self, graph: str | None) -> GraphRunner:
+        name = graph or self.default_graph
+        if name not in self.runners:
+            raise NotFoundError(
+                f"model {self.manifest.name!r} has no graph {name!r}, only {sorted(self.runners)}"
+            )
+        return self.runners[name]
 
 
 def _for(ticket: Ticket, work: Work, rows: int) -> Ticket:
