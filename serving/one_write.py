@@ -18,10 +18,15 @@ class OneWrite:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         cycle = getattr(send, "__self__", None)
-        if isinstance(cycle, RequestResponseCycle):
-            kept: Any = _Kept(cycle)
-            cycle.transport = kept
-        await self._app(scope, receive, send)
+        if not isinstance(cycle, RequestResponseCycle) or scope["method"] == "HEAD":  # no body
+            await self._app(scope, receive, send)
+            return
+        kept: Any = _Kept(cycle)
+        cycle.transport = kept
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            kept.flush()
 
 
 class _Kept:
@@ -41,9 +46,12 @@ class _Kept:
             data, self._head = self._head + data, None
         self._transport.write(data)
 
-    def close(self) -> None:
+    def flush(self) -> None:
         if self._head is not None:
             self.write(b"")
+
+    def close(self) -> None:
+        self.flush()
         self._transport.close()
 
     def __getattr__(self, name: str) -> Any:

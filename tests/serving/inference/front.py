@@ -12,14 +12,17 @@ from typing import Any
 import grpc
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 from tritonclient.grpc import service_pb2_grpc
 
 from export import Repository
 from serving import rpc
 from serving.batcher import Limits
 from serving.models import routes
+from serving.models.door import Door
 from serving.models.model import Model
 from serving.models.service import ModelService
+from serving.one_write import OneWrite
 from serving.replica import Replica
 from serving.session import Runtime
 
@@ -46,22 +49,32 @@ class Router(ModelService, service_pb2_grpc.GRPCInferenceServiceServicer):
         return await super()._run(context, method, answer, empty, scope)
 
 
+def _mounted(app: FastAPI, prefix: str) -> ASGIApp:
+    """The app sees its prefix as its root path, as behind Serve."""
+
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": prefix}, receive, send)
+
+    return mounted
+
+
 async def serve(repository: Repository, started: "Future[Front]", stop: Event) -> None:
     replicas: dict[str, tuple[Replica, Model]] = {}
-    apps: dict[str, FastAPI] = {}
+    apps: dict[str, Door] = {}
     for name in repository.names():
         model = Model(repository, name, Runtime("cpu", 1), Limits(rows=8, waiting=64))
         await model.load()
         replica = Replica.local(name, f"/v2/models/{name}")
         replicas[name] = (replica, model)
-        apps[replica.prefix] = routes.create(replica, model)
+        app = _mounted(routes.create(replica, model), replica.prefix)
+        apps[replica.prefix] = Door(app, replica, model)
 
     async def root(scope: Any, receive: Any, send: Any) -> None:
-        # As Serve's ingress: the longest prefix, which the app sees as its root path.
+        # As Serve's ingress: the longest prefix.
         prefix = next(p for p in apps if f"{scope['path']}/".startswith(f"{p}/"))
-        await apps[prefix]({**scope, "root_path": prefix}, receive, send)
+        await apps[prefix](scope, receive, send)
 
-    config = uvicorn.Config(root, port=0, log_level="error", ws="none", lifespan="off")
+    config = uvicorn.Config(OneWrite(root), port=0, log_level="error", ws="none", lifespan="off")
     http_server = uvicorn.Server(config)
     running = asyncio.create_task(http_server.serve())
     grpc_server = grpc.aio.server()
