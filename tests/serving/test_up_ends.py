@@ -18,7 +18,7 @@ import redis
 
 from feature_store.ports import free_port
 from serving.errors import ConfigurationError
-from serving.up.watching import locked
+from serving.up.locking import locked
 from tests.serving.support import start_up, write_creatives
 
 END_S = 120.0
@@ -143,7 +143,7 @@ def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path) -> None:
 
 def test_two_that_persist_do_not_share_a_folder(tmp_path: Path) -> None:
     with locked(tmp_path / "store"):
-        holder = "from pathlib import Path; import sys; from serving.up.watching import locked\n"
+        holder = "from pathlib import Path; import sys; from serving.up.locking import locked\n"
         holder += "with locked(Path(sys.argv[1])): pass"
         command = [sys.executable, "-c", holder, str(tmp_path / "store")]
         second = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -151,14 +151,18 @@ def test_two_that_persist_do_not_share_a_folder(tmp_path: Path) -> None:
         assert "another `up` keeps its store in" in second.stderr
     with locked(tmp_path / "store"):  # free again
         pass
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="cannot be written to"):
+        locked(tmp_path / "file" / "store").__enter__()
 
 
 HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
-from serving.up.watching import locked, watching
+from feature_store.watching import Watch
+from serving.up.locking import locked
 
-with locked(Path(sys.argv[1])) as lock, watching([lock]) as watch:
+with locked(Path(sys.argv[1])) as lock, Watch([lock]) as watch:
     sleeper = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
     watch.pid(sleeper.pid)
     print(sleeper.pid, flush=True)

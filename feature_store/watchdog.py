@@ -1,9 +1,10 @@
-"""Ends what `up` has started when `up` itself was killed and could not.
+"""Ends what a process has started when that process was killed and could not.
 
 In: lines on stdin, `pid N` and `folder PATH`, then `done` or nothing. Out: if its stdin ends
 without `done`, the named processes are gone, and all whose arguments or variables name the folder.
 A number that has become somebody else's is left alone, and so is who merely stands in the folder.
-A process of its own that imports nothing of the package: it costs a few megabytes.
+A process of its own that imports nothing of the package: it costs a few megabytes. `watching.py`
+starts it.
 """
 
 import os

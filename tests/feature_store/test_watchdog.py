@@ -1,4 +1,4 @@
-"""Whom the watchdog of `up` ends, and whom it leaves alone."""
+"""Whom a watchdog ends, and whom it leaves alone."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.up import watchdog
+from feature_store import watchdog
 
 
 @contextmanager
