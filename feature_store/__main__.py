@@ -1,6 +1,7 @@
 """The store from a shell: `python -m feature_store get|load|versions|...`.
 
-In: arguments. Out: JSON lines on stdout, progress on stderr; exit code 2 and one line for errors.
+In: arguments. Out: JSON lines on stdout, progress on stderr; exit code 2 and one line for errors,
+130 for Ctrl-C.
 """
 
 import argparse
@@ -193,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FeatureStoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

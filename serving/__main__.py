@@ -1,6 +1,7 @@
 """`python -m serving up`, the main job, and `python -m serving checks`: the command line.
 
-Exit codes: 0 done, 1 not all of it could be done, 2 the command line or a setting is wrong.
+Exit codes: 0 done, 1 not all of it could be done, 2 the command line or a setting is wrong,
+130 Ctrl-C.
 """
 
 import argparse
@@ -20,6 +21,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(argv: list[str] | None) -> int:
     missing = [name for name in EXTRA if find_spec(name) is None]
     if missing:
         print(f"missing {', '.join(missing)}: pip install tessera[serving]", file=sys.stderr)

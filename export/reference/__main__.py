@@ -11,7 +11,7 @@ from export.reference import commands
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns: 0, or 2 after one line that says what was wrong."""
+    """Runs one command. Returns: 0, 2 after one line that says what was wrong, or 130 (Ctrl-C)."""
     parser = argparse.ArgumentParser(
         prog="python -m export.reference",
         description="Draws the catalogue, and trains, judges and publishes the reference models.",
@@ -25,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     except ExportError as error:
         print(f"{parser.prog} {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

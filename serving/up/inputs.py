@@ -15,6 +15,7 @@ from export.repository import Repository
 from serving.config import CHECKS, REFERENCE_MODELS
 from serving.errors import ConfigurationError, MainJobError
 from serving.up import creatives
+from serving.up.options import reading
 from serving.up.progress import step
 
 LLM_KIND = "llm"  # not a model of tensors: served by the checks application alone
@@ -70,10 +71,12 @@ def open_bundles(root: Path | str, *, llm: bool, key: Path | None = None) -> Bun
 def open_creatives(folder: Path | None) -> creatives.Catalogue:
     """The creatives of a folder; None: a drawn catalogue, made once and kept in var/."""
     if folder is not None:
-        return creatives.read(folder)
+        with reading("--creatives"):
+            return creatives.read(folder)
     target = CATALOGUE / f"{CATALOGUE_COUNT}-{CATALOGUE_SEED}"
     if not (target / "ads.jsonl").is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with reading("the drawn catalogue (--creatives names another)"):
+            target.parent.mkdir(parents=True, exist_ok=True)
         drawn = ("catalogue", "--out", str(target), "--count", str(CATALOGUE_COUNT))
         _export("a catalogue", "export.reference", *drawn, "--seed", str(CATALOGUE_SEED))
     return creatives.read(target)

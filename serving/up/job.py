@@ -27,7 +27,7 @@ from serving.up.checking import check
 from serving.up.cluster import Cluster, running
 from serving.up.creatives import Catalogue
 from serving.up.locking import locked
-from serving.up.options import Options
+from serving.up.options import Options, reading
 from serving.up.progress import step
 from serving.up.stages import Outcome, Stage, write_atomically
 from serving.up.traffic import FrontDoor
@@ -85,7 +85,8 @@ def run(options: Options) -> int:
                 outcome, versions=dict(outcome.versions) | bundles.models | bundles.checks
             )
             if options.json is not None:
-                write_atomically(options.json, outcome.as_json())
+                with reading("--json"):
+                    write_atomically(options.json, outcome.as_json())
             summary.show(outcome, layout, keys=options.keys is not None)
             ready = True
             if not options.once:
@@ -190,7 +191,8 @@ def _store(options: Options, watch: Watch) -> Iterator[Store]:
 def _folder() -> Iterator[Path]:
     """Ray's folder: removed when all went well, kept with its logs when it did not."""
     # Below /tmp: HAProxy refuses sockets whose path is over 97 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="tessera-", dir="/tmp"))
+    with reading("Ray's folder"):
+        folder = Path(tempfile.mkdtemp(prefix="tessera-", dir="/tmp"))
     try:
         yield folder
     except MainJobError as error:

@@ -7,6 +7,8 @@ import argparse
 import ipaddress
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,18 +78,16 @@ def check(arguments: argparse.Namespace) -> Options:
     if redis:
         check_redis(redis, "--redis" if arguments.redis else "TESSERA_REDIS_URL")
     creatives = arguments.creatives
-    if creatives is not None and not creatives.is_dir():
-        raise ConfigurationError(f"--creatives: no such folder: {creatives}")
-    if arguments.json is not None and arguments.json.is_dir():
-        raise ConfigurationError(f"--json: expected a file, found a folder: {arguments.json}")
-    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
-        raise ConfigurationError(f"--json: no such folder: {arguments.json.absolute().parent}")
-    if arguments.json is not None and not os.access(arguments.json.absolute().parent, os.W_OK):
-        raise ConfigurationError(f"--json: no file can be written beside {arguments.json}")
+    with reading("--creatives"):
+        if creatives is not None and not creatives.is_dir():
+            raise ConfigurationError(f"--creatives: no such folder: {creatives}")
+    if arguments.json is not None:
+        check_json(arguments.json)
     models = check_models(arguments.models or settings.models)
     models_key = settings.models_public_key
-    if models_key is not None and not models_key.is_file():
-        raise ConfigurationError(f"TESSERA_MODELS_PUBLIC_KEY: no such file: {models_key}")
+    with reading("TESSERA_MODELS_PUBLIC_KEY"):
+        if models_key is not None and not models_key.is_file():
+            raise ConfigurationError(f"TESSERA_MODELS_PUBLIC_KEY: no such file: {models_key}")
     if ":" in arguments.host:
         raise ConfigurationError(
             f"--host {arguments.host}: expected an IPv4 address or a name, since Serve's front "
@@ -121,6 +121,27 @@ def check(arguments: argparse.Namespace) -> Options:
     )
 
 
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """What the file system refuses, as what is wrong with the argument or variable `name`."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"{name}: {error.strerror}: {error.filename}") from error
+
+
+def check_json(path: Path) -> None:
+    """ConfigurationError unless a file can be put there, or one that is there replaced."""
+    with reading("--json"):
+        if path.exists() and not path.is_file():  # what is put in place of /dev/null is a file
+            kind = "folder" if path.is_dir() else "device or pipe"
+            raise ConfigurationError(f"--json: expected a file, found a {kind}: {path}")
+        if not path.absolute().parent.is_dir():
+            raise ConfigurationError(f"--json: no such folder: {path.absolute().parent}")
+        if not os.access(path.absolute().parent, os.W_OK):
+            raise ConfigurationError(f"--json: no file can be written beside {path}")
+
+
 def check_redis(url: str, name: str) -> None:
     """ConfigurationError for a URL that names no kind of server that is known."""
     try:
@@ -137,8 +158,9 @@ def check_models(given: str | Path) -> Path | str:
         raise ConfigurationError(f"--models: {error}") from error
     if isinstance(root, str):
         return root
-    if root.exists() and not root.is_dir():
-        raise ConfigurationError(f"--models: expected a folder, found a file: {root}")
+    with reading("--models"):
+        if root.exists() and not root.is_dir():
+            raise ConfigurationError(f"--models: expected a folder, found a file: {root}")
     return root.absolute()
 
 
