@@ -68,8 +68,8 @@ def unknown(core: Core, version: str) -> UnknownVersionError:
     """The error for a version that is not kept."""
     kept = ", ".join(name for name in sorted(core.view.numbers) if core.view.served(name))
     return UnknownVersionError(
-        f"no version {version!r} is kept in the store; kept: {kept or 'none'}. `store.versions()` "
-        "lists them; writing to a new name begins a version."
+        f"no version {version!r} is kept in the store; kept: {kept or 'none'}. Name one that is; a "
+        "write to a new name begins a version."
     )
 
 

@@ -22,6 +22,7 @@ from serving.errors import InvalidRequestError, NotFoundError, RefusedInputsErro
 from serving.models.datatypes import Array
 from serving.models.signature import Work, check
 from serving.models.statistics import Statistics
+from serving.models.values import Values
 from serving.providers import gpu_present
 from serving.service_times import ServiceTimes
 from serving.session import Runtime, Session, open_session, warm_cost, warm_up
@@ -81,9 +82,15 @@ class GraphRunner:
     """One graph: its session, its threads and its batcher."""
 
     def __init__(
-        self, opened: Callable[[], Session], limits: Limits, statistics: Statistics, runs: Runs
+        self,
+        opened: Callable[[], Session],
+        limits: Limits,
+        statistics: Statistics,
+        runs: Runs,
+        values: Values,
     ) -> None:
         """opened: opens the session, in a thread of those that will run it."""
+        self._values = values
         # What the session starts inherits the thread's niceness (on Linux it is a thread's own).
         raised = partial(os.nice, runs.nice)
         self._thread = ThreadPoolExecutor(runs.at_once, "session", initializer=raised)
@@ -106,6 +113,7 @@ class GraphRunner:
     async def infer(self, inputs: Tensors, ticket: Ticket) -> tuple[Answer[Tensors], ...]:
         """Answers for the request's pieces, in order; more rows than a batch holds are cut up."""
         work = check(self.session.graph, inputs, self.axis)
+        self._values.check(inputs)
         ticket = replace(ticket, nbytes=held_bytes(inputs))
         if work.rows > self.limits.waiting:
             raise InvalidRequestError(
@@ -161,7 +169,7 @@ class GraphRunner:
             return self._run_joined(items)
         except RefusedInputsError as error:
             if len(items) == 1:
-                return Computed([error], 0.0, 0.0, 0.0)
+                return Computed([self._values.explain(error, items[0])], 0.0, 0.0, 0.0)
         # One request's values must not fail those that travelled with it.
         parts = [self._run([item]) for item in items]
         results = [result for part in parts for result in part.results]
@@ -219,7 +227,11 @@ class Servable:
             runtime, runs = replace(runtime, threads=threads), Runs(at_once, COMPUTE_NICE)
         self.runners = {
             name: GraphRunner(
-                partial(open_session, bundle, name, runtime), limits, self.statistics, runs
+                partial(open_session, bundle, name, runtime),
+                limits,
+                self.statistics,
+                runs,
+                Values.of(bundle.manifest, name),
             )
             for name in sorted(bundle.manifest.graphs)
         }
