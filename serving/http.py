@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
-from serving import auth, logs
+from serving import auth, docs_page, logs
 from serving.errors import (
     InvalidRequestError,
     ServingError,
@@ -46,13 +47,20 @@ def create_app(
     `ready` raises a ServingError while the application cannot answer. `public`: paths below
     the prefix that need no key, beside `/healthz` and `/readyz`.
     """
-    app = FastAPI(title=f"Tessera {replica.application}", redoc_url=None, redirect_slashes=False)
+    title = f"Tessera {replica.application}"
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_exception_handler(ServingError, _on_error(replica, lambda e: e))
     app.add_exception_handler(HTTPException, _on_error(replica, _from_http))
     app.add_exception_handler(RequestValidationError, _on_error(replica, _from_validation))
     app.add_middleware(
         Guard, replica=replica, body_limit_bytes=body_limit_bytes, public=PUBLIC | public
     )
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(
+            docs_page.page(app.openapi(), replica.prefix), headers=docs_page.HEADERS
+        )
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str]:
