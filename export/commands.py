@@ -159,7 +159,7 @@ def _keys(arguments: argparse.Namespace) -> int:
 
 
 def _pin(arguments: argparse.Namespace) -> int:
-    repository = Repository(arguments.repository)
+    repository = _existing(arguments.repository)
     repository.pin(arguments.name, arguments.version, dry_run=arguments.dry_run)
     if arguments.dry_run:
         print(f"dry run: {arguments.name} could be held at {arguments.version}")
@@ -170,7 +170,7 @@ def _pin(arguments: argparse.Namespace) -> int:
 
 def _rollback(arguments: argparse.Namespace) -> int:
     name = arguments.name
-    version = Repository(arguments.repository).rollback(name, dry_run=arguments.dry_run)
+    version = _existing(arguments.repository).rollback(name, dry_run=arguments.dry_run)
     if arguments.dry_run:
         print(f"dry run: {name} would go back to {version}")
     else:

@@ -109,10 +109,9 @@ def _add_rows(command: argparse.ArgumentParser, otherwise: str) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"expected a number from 1 on, found {text}")
-    return value
+    return int(text)
 
 
 def _shipped(arguments: argparse.Namespace) -> int:

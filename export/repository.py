@@ -37,7 +37,7 @@ class Repository:
         cache: the folder that bundles behind a URL are kept in; None for a folder.
 
     Raises:
-        RepositoryError: a URL that cannot be one of a repository.
+        RepositoryError: a URL that cannot be one of a repository, or a file in a folder's place.
     """
 
     root: Path | str
@@ -53,7 +53,7 @@ class Repository:
     ) -> None:
         found = split_url(root)
         if found is None or found[0] in ("file", "local"):
-            self.root, self.cache = local_path(root), None
+            self.root, self.cache = _folder(local_path(root)), None
         else:
             self.root, self.cache = f"{found[0]}://{found[1]}", cache or Path.home() / DEFAULT_CACHE
         self._store = open_store(root, self.cache)
@@ -204,3 +204,14 @@ class Repository:
         from export import signature
 
         return signature.sign(manifest, self._private_key)
+
+
+def _folder(root: Path) -> Path:
+    """A folder, or a path at which one can be made."""
+    try:
+        taken = root.exists() and not root.is_dir()
+    except OSError as error:  # too long a name, or one that may not be looked at
+        raise RepositoryError(f"{root} cannot be a repository: {error.strerror}") from error
+    if taken:
+        raise RepositoryError(f"{root}: expected a folder, found a file")
+    return root

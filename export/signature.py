@@ -19,13 +19,18 @@ def make_keys(private: Path, public: Path) -> None:
     """Write a new pair of keys; the private one for its owner's eyes only.
 
     Raises:
-        RepositoryError: the private key's file is there already, or cannot be written.
+        RepositoryError: one of the files is there already, or cannot be written; neither is made.
     """
     key = _library().Ed25519PrivateKey.generate()
-    try:
-        private.touch(mode=0o600, exist_ok=False)
-    except OSError as error:
-        raise RepositoryError(f"{private} cannot be made anew: {error.strerror}") from error
+    made: list[Path] = []
+    for file, mode in ((private, 0o600), (public, 0o644)):
+        try:
+            file.touch(mode=mode, exist_ok=False)  # a key that is there may be the only one
+        except OSError as error:
+            for other in made:
+                other.unlink()
+            raise RepositoryError(f"{file} cannot be made anew: {error.strerror}") from error
+        made.append(file)
     private.write_text(base64.b64encode(key.private_bytes_raw()).decode() + "\n")
     public.write_text(base64.b64encode(key.public_key().public_bytes_raw()).decode() + "\n")
 
@@ -47,9 +52,9 @@ def verify(manifest: Manifest, public: Path) -> None:
     from cryptography.exceptions import InvalidSignature
 
     label = f"{manifest.name} {manifest.version}"
+    raw = _read_key(public)
     if manifest.signature is None:
         raise SignatureError(f"{label} is not signed, and {public} is required to have signed it")
-    raw = _read_key(public)
     if manifest.signature.public_key != base64.b64encode(raw).decode():
         raise SignatureError(f"{label} is signed by another key than {public}")
     try:

@@ -156,12 +156,7 @@ def check_models(given: str | Path) -> Path | str:
         root = Repository(given).root
     except ExportError as error:
         raise ConfigurationError(f"--models: {error}") from error
-    if isinstance(root, str):
-        return root
-    with reading("--models"):
-        if root.exists() and not root.is_dir():
-            raise ConfigurationError(f"--models: expected a folder, found a file: {root}")
-    return root.absolute()
+    return root if isinstance(root, str) else root.absolute()
 
 
 def is_loopback(host: str) -> bool:

@@ -64,6 +64,10 @@ def test_wrong_input_is_one_line_and_code_2(
 ) -> None:
     assert main(["rollback", str(tmp_path / "nowhere"), "encoder"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "file").touch()
+    for root, said in (("file", "expected a folder"), ("n" * 300, "File name too long")):
+        assert main(["shipped", "--dry-run", "--out", str(tmp_path / root)]) == 2
+        assert said in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         main(["shipped", "--out", str(tmp_path), "--only", "nothing"])
     assert caught.value.code == 2

@@ -27,6 +27,16 @@ def test_a_signed_bundle_opens(tmp_path: Path, make_draft: Any, keys: tuple[Path
     assert main(["verify", str(tmp_path / "repo"), "--key", str(public)]) == 0
 
 
+def test_a_key_is_never_written_over(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    before = private.read_bytes(), public.read_bytes()
+    new = tmp_path / "new"
+    for pair in ((private, new), (new, private), (new, public), (new, new), (new, new / "x")):
+        assert main(["keys", *map(str, pair)]) == 2
+        assert not new.exists()
+    assert (private.read_bytes(), public.read_bytes()) == before
+
+
 def test_an_unsigned_bundle_does_not(
     tmp_path: Path, make_draft: Any, keys: tuple[Path, Path]
 ) -> None:
@@ -34,6 +44,8 @@ def test_an_unsigned_bundle_does_not(
     with pytest.raises(SignatureError, match="not signed"):
         Repository(tmp_path / "repo", public_key=keys[1]).open("encoder")
     assert main(["verify", str(tmp_path / "repo"), "--key", str(keys[1])]) == 1
+    with pytest.raises(SignatureError, match="nowhere holds no key"):
+        Repository(tmp_path / "repo", public_key=tmp_path / "nowhere").open("encoder")
 
 
 @pytest.mark.parametrize("field", ["metadata", "precision", "source"])

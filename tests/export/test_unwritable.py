@@ -52,7 +52,7 @@ def test_publishing_and_pinning_say_so(
 
 def test_a_file_is_no_repository(tmp_path: Path, make_draft: Any) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RepositoryError, match="cannot be written"):
+    with pytest.raises(RepositoryError, match="expected a folder"):
         Repository(tmp_path / "file").publish(make_draft())
 
 
