@@ -10,6 +10,16 @@ from typing import Any
 
 PROBLEM_PREFIX = "urn:tessera:problem:"
 MAX_RETRY_S = 60
+DETAIL_CHARACTERS = 2_000  # a detail quotes what it was given, which may be megabytes
+SHOWN_CHARACTERS = 60
+
+
+def shown(value: Any) -> str:
+    """A value from outside for a detail: a short one as it is, of lists and objects the kind."""
+    if not isinstance(value, bool | int | float | str | None):  # their depth may be anything
+        return f"a {'list' if isinstance(value, list) else 'object'}"
+    text = repr(value[: SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 
 class ServingError(Exception):
@@ -22,6 +32,7 @@ class ServingError(Exception):
     retry_after_s: float | None = None
 
     def __init__(self, detail: str) -> None:
+        detail = detail if len(detail) <= DETAIL_CHARACTERS else detail[:DETAIL_CHARACTERS] + "..."
         super().__init__(detail)
         self.detail = detail
 

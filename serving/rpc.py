@@ -16,6 +16,8 @@ from serving.errors import ServingError
 from serving.guard import RequestMetrics
 from serving.replica import Replica
 
+# Details travel in a header, and clients take 8 KiB of headers; each byte may become three there.
+DETAIL_BYTES = 2_000
 _Answer = TypeVar("_Answer")
 
 
@@ -58,7 +60,9 @@ class Calls:
         logs.request_id.reset(token)
         if error is not None:
             context.set_code(getattr(grpc.StatusCode, error.grpc))
-            context.set_details(error.detail)
+            context.set_details(
+                error.detail.encode(errors="replace")[:DETAIL_BYTES].decode("utf-8", "ignore")
+            )
             if error.retry_after is not None:
                 # A list: Serve joins it to its own.
                 context.set_trailing_metadata([("retry-after", error.retry_after)])

@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from feature_store import Flag, Found, Status
-from serving.errors import InvalidIdsError, InvalidRequestError
+from serving.errors import InvalidIdsError, InvalidRequestError, shown
 from serving.http import parse_json
 from serving.schema import MAX_AD_ID, MAX_LOOKUP_IDS
 
@@ -159,6 +159,4 @@ def _number(value: int | str) -> int:
 
 def _first_bad(values: list[Any]) -> str:
     bad = next(value for value in values if not _is_id(value))
-    shown = repr(bad)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"expected integers 1..2^63-1 (numbers or decimal strings), found {shown}"
+    return f"expected integers 1..2^63-1 (numbers or decimal strings), found {shown(bad)}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import InvalidRequestError
+from serving.errors import InvalidRequestError, shown
 
 NUMPY_NAMES = {
     "BOOL": "bool",
@@ -43,7 +43,8 @@ def numpy_dtype(datatype: Any, tensor: str) -> np.dtype[Any]:
     name = NUMPY_NAMES.get(datatype) if isinstance(datatype, str) else None
     if name is None:
         raise InvalidRequestError(
-            f"tensor {tensor!r}: expected a datatype of {sorted(NUMPY_NAMES)}, found {datatype!r}"
+            f"tensor {tensor!r}: expected a datatype of {sorted(NUMPY_NAMES)}, "
+            f"found {shown(datatype)}"
         )
     return np.dtype(name)
 
@@ -58,9 +59,11 @@ def check_shape(shape: Any, tensor: str) -> tuple[int, ...]:
         and math.prod(max(size, 1) for size in shape) <= MAX_ELEMENTS
     )
     if not sound:
+        sizes = shape if isinstance(shape, list) else []
+        found = f"[{', '.join(map(shown, sizes[:MAX_DIMENSIONS]))}]" if sizes else shown(shape)
         raise InvalidRequestError(
             f"tensor {tensor!r}: expected a shape of at most {MAX_DIMENSIONS} sizes from 0 to "
-            f"{MAX_AXIS} and {MAX_ELEMENTS} elements, found {str(shape)[:200]}"
+            f"{MAX_AXIS} and {MAX_ELEMENTS} elements, found {found}"
         )
     return tuple(shape)
 
@@ -152,11 +155,13 @@ _JSON_TYPES: dict[str, set[type]] = {
 
 def _flatten(data: list[Any], tensor: str) -> list[Any]:
     """All elements of nested lists in order, without recursion."""
-    while any(isinstance(part, list) for part in data):
+    for _ in range(MAX_DIMENSIONS):
+        if not any(isinstance(part, list) for part in data):
+            return data
         if not all(isinstance(part, list) for part in data):
             raise InvalidRequestError(f"tensor {tensor!r}: `data` mixes lists and elements")
         data = [element for part in data for element in part]
-    return data
+    raise InvalidRequestError(f"tensor {tensor!r}: `data` is deeper than {MAX_DIMENSIONS} lists")
 
 
 def _split(raw: bytes | memoryview, count: int, tensor: str) -> Array:

@@ -43,9 +43,10 @@ def test_too_few_and_too_many(values: object) -> None:
         rows.parse_ids(values)
 
 
-def test_a_long_value_is_not_repeated_in_full() -> None:
+@pytest.mark.parametrize("value", ["x" * 10_000, orjson.loads("[" * 1_000 + "]" * 1_000)])
+def test_a_long_or_deep_value_is_not_repeated_in_full(value: object) -> None:
     with pytest.raises(InvalidIdsError) as raised:
-        rows.parse_ids(["x" * 10_000])
+        rows.parse_ids([value])
     assert len(raised.value.detail) < 200
 
 

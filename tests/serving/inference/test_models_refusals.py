@@ -28,3 +28,13 @@ def test_a_refusal_says_when_to_come_back(front, monkeypatch: pytest.MonkeyPatch
             stub.ModelInfer(request, metadata=[("application", "fixed")])
     assert error.value.code() == plain.StatusCode.RESOURCE_EXHAUSTED
     assert dict(error.value.trailing_metadata())["retry-after"] == "7"
+
+
+def test_details_that_quote_much_still_fit_a_header(front) -> None:
+    request = service_pb2.ModelInferRequest(model_name="\u20ac" * 100_000)
+    with plain.insecure_channel(front.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(plain.RpcError) as error:
+            stub.ModelInfer(request, metadata=[("application", "fixed")])
+    assert error.value.code() == plain.StatusCode.NOT_FOUND
+    assert "serves the model of that name" in error.value.details()

@@ -15,6 +15,7 @@ from serving.models.datatypes import PROTOCOL_NAMES, to_raw
 from serving.models.rest import HEADER_LENGTH
 
 X = {"name": "x", "shape": [3], "datatype": "FP32"}
+DEEP = json.loads("[" * 900 + "1" + "]" * 900)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,7 @@ def refused(response: httpx.Response) -> str:
     document = response.json()
     assert set(document) == {"error"}
     assert "Traceback" not in document["error"]
+    assert len(document["error"]) < 3_000  # whatever it quotes
     return document["error"]
 
 
@@ -81,6 +83,12 @@ def with_size(size: object) -> dict:
         {"inputs": [{**X, "data": [1, 2, 3], "datatype": "fp32"}]},
         {"inputs": [{**X, "data": [1, 2, 3], "datatype": None}]},
         {"inputs": [{**X, "data": [1, 2, 3], "datatype": "BF16"}]},
+        {"inputs": [{**X, "data": [1, 2, 3], "datatype": DEEP}]},
+        {"inputs": [{**X, "data": [1, 2, 3], "shape": DEEP}]},
+        {"inputs": [{**X, "data": DEEP}]},
+        {"inputs": [{**X, "data": [1, 2, 3]}], "outputs": DEEP},
+        {"inputs": [{**X, "data": [1, 2, 3]}], "parameters": {"graph": DEEP}},
+        {"inputs": [{**X, "data": [1, 2, 3]}], "parameters": {"graph": "g" * 100_000}},
         {"inputs": [{**X, "data": [1, 2, 3], "datatype": "FP16"}]},
         {"inputs": [{**X, "data": [1, 2, 3], "datatype": "INT64"}]},
         {"inputs": [{**X, "data": [300, 2, 3], "datatype": "UINT8"}]},
