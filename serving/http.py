@@ -6,6 +6,7 @@ the bearer key, bounds the body, turns errors into RFC 9457 problems (under `/v2
 protocol's `{"error"}`), counts and logs. Rooms name a route's scope with `requires`.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from serving.replica import Replica
 
 PUBLIC = frozenset({"/healthz", "/readyz"})
 _Body = TypeVar("_Body", bound=BaseModel)
+_WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?", re.ASCII)
 
 
 async def _always_ready() -> None:
@@ -86,6 +88,16 @@ def requires(scope: auth.Scope) -> Any:
 def content_type(request: Request) -> str:
     """A request's media type without parameters, in lower case; empty where none is named."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def accepts(request: Request, media: str) -> bool:
+    """Whether `media` is asked for by name, and no less than JSON (RFC 9110, 12.5.1)."""
+    wanted: dict[str, float] = {}
+    for part in ",".join(request.headers.getlist("accept")).lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        given = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
+        wanted[name] = float(given) if _WEIGHT.fullmatch(given) else 1.0
+    return wanted.get(media, 0) > 0 and wanted[media] >= wanted.get("application/json", 0)
 
 
 def check_content_type(request: Request, expected: str) -> None:

@@ -53,7 +53,7 @@ def add_caption_route(app: FastAPI, bench: Bench) -> None:
             if isinstance(found, ServingError):
                 raise found
             subject = found
-        if EVENTS in request.headers.get("accept", ""):
+        if http.accepts(request, EVENTS):
             written = events(bench.judge, subject, deadline)
             first = await anext(written)  # what fails before it is a problem as any other
             return StreamingResponse(_behind(first, written), media_type=EVENTS)

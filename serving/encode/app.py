@@ -97,7 +97,7 @@ def create(replica: Replica, encodes: Encodes) -> FastAPI:
         model = TEXT if pairs.images[0] is None else IMAGE
         origin = {"model": model, "version": towers.versions[model]}
         given = vectors.astype(pairs.dtype, copy=False)
-        return forms.write_embed(given, origin, request.headers.get("accept"))
+        return forms.write_embed(given, origin, binary=http.accepts(request, forms.BINARY))
 
     @app.post(
         "/tokenize",

@@ -65,10 +65,10 @@ async def read_tokenize(request: Request) -> Pairs | Vectors:
 
 
 def write_embed(
-    vectors: NDArray[np.floating[Any]], origin: Mapping[str, str], accept: str | None
+    vectors: NDArray[np.floating[Any]], origin: Mapping[str, str], *, binary: bool
 ) -> Response:
     """Vectors as JSON beside `origin` (model, version), or as rows of bytes, little-endian."""
-    if accept is not None and BINARY in accept:
+    if binary:
         headers = {f"x-tessera-{name}": value for name, value in origin.items()}
         headers["x-tessera-shape"] = ",".join(map(str, vectors.shape))
         headers["x-tessera-dtype"] = vectors.dtype.name

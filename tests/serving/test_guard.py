@@ -172,3 +172,25 @@ async def test_a_failure_after_the_body_was_read_is_answered(
     answer = await asyncio.wait_for(room[0].post(f"{PREFIX}/broken", content=b"x" * 10), 10)
     assert answer.status_code == 500
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("application/octet-stream", True),
+        ("Application/Octet-Stream ; q=0.5", True),
+        ("application/json, application/octet-stream", True),
+        ("application/json;q=0.5, application/octet-stream", True),
+        ("application/json, application/octet-stream;q=0.9", False),
+        ("application/octet-stream;q=0", False),
+        ("application/octet-stream;q=0.000", False),
+        ("application/octet-streams", False),
+        ("application/*, */*", False),
+        ("application/octet-stream;q=much", True),
+        (", ;q=1,", False),
+        ("", False),
+    ],
+)
+def test_what_is_accepted(accept: str, wanted: bool) -> None:
+    request = Request({"type": "http", "headers": [(b"accept", accept.encode())]})
+    assert http.accepts(request, "application/octet-stream") is wanted
