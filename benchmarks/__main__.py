@@ -1,24 +1,42 @@
 """`python -m benchmarks BENCHMARK`: figures, and how far they can be believed.
 
 In: arguments. Out: tables on stderr, one JSON line last on stdout; exit code 1 for a run that is
-not valid or an expectation that is not met, 2 for wrong arguments. A bar that is not met is a
-result, not a failure: it is in the line, with its interval.
+not valid or an expectation that is not met, 2 for wrong arguments, 130 for Ctrl-C. A bar that is
+not met is a result, not a failure: it is in the line, with its interval.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from . import commands
 from .errors import BenchmarkError
 
 
 def _scale(text: str) -> float:
-    value = float(text)
+    wrong = argparse.ArgumentTypeError(f"scale must be above 0 and at most 10; found {text}")
+    try:
+        value = float(text)
+    except ValueError:
+        raise wrong from None
     if not 0 < value <= 10:
-        raise argparse.ArgumentTypeError(f"scale must be above 0 and at most 10; found {text}")
+        raise wrong
     return value
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"expected a file, there is none at {text}")
+    return Path(text)
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "http" or parts.hostname is None:
+        raise argparse.ArgumentTypeError(f"expected http://HOST:PORT; found {text}")
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,13 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub.add_argument(name, type=Path, required=True, metavar="FILE", help=about)
     sub = known.choices["counters"]
-    sub.add_argument("--check", type=Path, metavar="FILE", help="compare with these")
+    sub.add_argument("--check", type=_file, metavar="FILE", help="compare with these")
     return parser
 
 
 def _target(sub: argparse.ArgumentParser) -> None:
     """A Tessera that runs already, or none."""
-    sub.add_argument("--url", help="a Tessera that runs; by default one is started")
+    sub.add_argument("--url", type=_url, help="a Tessera that runs; by default one is started")
     sub.add_argument("--grpc", default="127.0.0.1:9000", help="its gRPC address (%(default)s)")
     sub.add_argument("--ads", type=int, default=300, help="it holds the ads 1..ADS (%(default)s)")
     sub.add_argument("--redis", metavar="URL", help="its store, for the peer beside it")
@@ -75,9 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.run(args)
-    except BenchmarkError as error:
+    except (BenchmarkError, ConnectionError) as error:  # what is measured has gone, or never was
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -41,7 +41,17 @@ def test_counters_are_as_committed(capsys: pytest.CaptureFixture[str], tmp_path:
         counters.check(json.loads(EXPECTATIONS.read_text())["lookup"], changed)
 
 
-@pytest.mark.parametrize("arguments", [[], ["lookup", "--scale", "0"], ["fly"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["lookup", "--scale", "0"],
+        ["lookup", "--scale", "much"],
+        ["counters", "--check", "no/such/file"],
+        ["serve", "--url", "localhost:8000"],
+    ],
+)
 def test_wrong_arguments_end_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
