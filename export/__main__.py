@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         result: int = arguments.run(arguments)
-    except ExportError as error:
+    except (ExportError, OSError) as error:  # also a disk that is full, or may only be read
         print(f"{parser.prog} {arguments.command}: {error}", file=sys.stderr)
         return 1 if isinstance(error, (IntegrityError, ParityError)) else 2
     except KeyboardInterrupt:

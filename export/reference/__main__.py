@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments)
-    except ExportError as error:
+    except (ExportError, OSError) as error:  # also a disk that is full, or may only be read
         print(f"{parser.prog} {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

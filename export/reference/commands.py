@@ -68,10 +68,18 @@ def _run_vectors(arguments: argparse.Namespace) -> None:
     _at_least(arguments, count=1, seed=0)
     import numpy as np
 
+    from export.reference.photos import open_folder
     from export.reference.runs import make_vectors
 
     if not arguments.out.parent.is_dir():
         raise ReferenceModelError(f"--out: expected a folder at {arguments.out.parent}, found none")
+    if arguments.out.is_dir():
+        raise ReferenceModelError(f"--out: expected a file, found the folder {arguments.out}")
+    # What is embedded last is looked for first.
+    if arguments.photos is not None:
+        open_folder(arguments.photos)
+    if arguments.titles is not None and not arguments.titles.is_file():
+        raise ReferenceModelError(f"--titles: expected a file at {arguments.titles}, found none")
     rows = make_vectors(arguments.photos, arguments.titles, arguments.count, arguments.seed)
     with arguments.out.open("wb") as file:
         np.save(file, rows.astype(np.float16))

@@ -32,6 +32,17 @@ def test_a_catalogue_needs_a_count_and_a_new_folder(
     (tmp_path / "file").write_text("x")
     line = fails(capsys, "catalogue", "--out", tmp_path / "file", "--count", 1)
     assert "expected a folder" in line
+    assert main(["catalogue", "--out", str(tmp_path / "file" / "x"), "--count", "1"]) == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_vectors_look_for_their_files_first(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    argv = ("vectors", "--out", tmp_path / "rows.npy")
+    assert "expected a folder" in fails(capsys, *argv, "--photos", tmp_path / "absent")
+    assert "expected a file" in fails(capsys, *argv, "--titles", tmp_path / "absent")
+    assert "expected a file" in fails(capsys, "vectors", "--out", tmp_path)
 
 
 def test_the_image_tower_needs_photos(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
