@@ -5,6 +5,7 @@ In: arguments. Out: an exit code; the report goes to standard output, with one J
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 from serving.config import Settings
@@ -68,6 +69,9 @@ def _key(file: Path | None) -> dict[str, str]:
     if file is None:
         return {}
     try:
-        return {"authorization": f"Bearer {file.read_text().strip()}"}
+        key = file.read_bytes().strip()
     except OSError as error:
         raise ConfigurationError(f"--key-file {file}: {error.strerror}") from error
+    if not re.fullmatch(rb"[!-~]+", key):
+        raise ConfigurationError(f"--key-file {file}: expected one line, the key alone")
+    return {"authorization": f"Bearer {key.decode()}"}
