@@ -1,13 +1,13 @@
 """A stored verdict over HTTP beside an empty route, one caller; and many who ask the same at once.
 
-One process serves both routes (uvicorn, as in a replica; HAProxy would stand before both), a thread
-asks in turns over one connection each, as fast as answers come. Identical: how many reads the
-engine saw for N identical checks that came together.
+One process serves both routes (uvicorn and uvloop, as in a replica; HAProxy would stand before
+both), another asks in turns (`asking.py`). Identical: how many reads the engine saw for N identical
+checks that came together.
 """
 
 import asyncio
-import http.client
-import time
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -30,13 +30,13 @@ from serving.replica import Replica
 
 from .. import random_llm, report, stats
 from ..errors import InvalidRunError
+from .asking import once
 from .opened import opened, random_bundle, values
 
 REQUESTS = 20_000  # of each
-WARM_UP = 200
+LONGEST_S = 600.0
 IDENTICAL = 64
 P50_ABOVE_MS, P99_RATIO = 0.5, 1.3
-BODY = orjson.dumps({"query": "red shoes", "ads": [{"title": "shoes in red", "text": "on sale"}]})
 
 
 def run(folder: Path, size: random_llm.Size, scale: float, seed: int) -> dict[str, Any]:
@@ -70,7 +70,7 @@ async def _served(engine: Engine, requests: int) -> tuple[dict[str, np.ndarray],
     async with serving(handle) as port:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(IDENTICAL) as pool:
-            together = [loop.run_in_executor(pool, _once, port) for _ in range(IDENTICAL)]
+            together = [loop.run_in_executor(pool, once, port) for _ in range(IDENTICAL)]
             answers = await asyncio.gather(*together)
         if len({answer["results"][0]["score"] for answer in answers}) != 1:
             raise InvalidRunError("identical checks had different answers")
@@ -81,40 +81,13 @@ async def _served(engine: Engine, requests: int) -> tuple[dict[str, np.ndarray],
     return taken, reads
 
 
-def _once(port: int) -> Any:
-    return _Caller(port, "POST", "/relevance", BODY).json()
-
-
 def _turns(port: int, requests: int) -> dict[str, np.ndarray]:
     """Milliseconds (n,) of each route."""
-    callers = {
-        "cached": _Caller(port, "POST", "/relevance", BODY),
-        "empty": _Caller(port, "POST", "/empty", BODY),
-    }
-    subjects: dict[str, Callable[[int], float]] = {n: c.timed for n, c in callers.items()}
-    stats.abba(subjects, WARM_UP // 2)
-    return stats.abba(subjects, -(-requests // 2))
-
-
-class _Caller:
-    """One connection that sends the same request again and again."""
-
-    def __init__(self, port: int, method: str, path: str, body: bytes) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        self._request = (method, path, body, {"content-type": "application/json"})
-
-    def timed(self, _: int) -> float:
-        begun = time.perf_counter()
-        self.json()
-        return (time.perf_counter() - begun) * 1000
-
-    def json(self) -> Any:
-        self._connection.request(*self._request)
-        answer = self._connection.getresponse()
-        body = answer.read()
-        if answer.status != 200:
-            raise InvalidRunError(f"{self._request[1]}: {answer.status} {body[:200]!r}")
-        return orjson.loads(body)
+    command = [sys.executable, "-m", f"{__package__}.asking", str(port), str(requests)]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, timeout=LONGEST_S)
+    if ran.returncode:
+        raise InvalidRunError(f"the caller ended with exit code {ran.returncode}")
+    return {name: np.array(taken) for name, taken in orjson.loads(ran.stdout).items()}
 
 
 def _there(engine: LlmHandle) -> bool:
@@ -171,6 +144,7 @@ async def serving(handle: Handle) -> AsyncIterator[int]:
     )
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
+    hearing = asyncio.create_task(bench.hearing.run()) if bench.hearing else None
     try:
         async with asyncio.timeout(60):
             while not (server.started and _there(bench.engine)):
@@ -179,4 +153,6 @@ async def serving(handle: Handle) -> AsyncIterator[int]:
     finally:
         server.should_exit = True
         await running
+        if hearing is not None:
+            hearing.cancel()
         await bench.close()

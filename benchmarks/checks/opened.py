@@ -20,7 +20,7 @@ from serving.checks.judge import Judge
 from serving.checks.policy import Policy, label_ids
 from serving.checks.subjects import Subject
 from serving.checks.understander import LATER, SOON, Eyes, Understander
-from serving.checks.verdicts import Scope
+from serving.checks.verdicts import Scope, Stores
 from serving.config import CHECKS, apply_environment, topology
 from serving.errors import ServingError
 from serving.ingest.opening import connect
@@ -91,9 +91,12 @@ def values() -> LlmValues:
 @contextmanager
 def opened(bundle: Bundle, sizes: LlmValues, eyes: Eyes | None = None) -> Iterator[Desk]:
     """A desk over a bundle of kind `llm`; `values` comes first. eyes: None: it has none."""
+    import uvloop  # as in a replica
+
     from serving.llm.deployment import open_engine
 
-    with EmbeddedValkey() as valkey, asyncio.Runner() as runner:
+    loops = uvloop.new_event_loop
+    with EmbeddedValkey() as valkey, asyncio.Runner(loop_factory=loops) as runner:
         raw = open_engine(bundle, sizes)
         policy, labels = Policy.of(bundle), label_ids(bundle)
         renderer = Renderer(bundle.file("tokenizer.json"), policy.checks)
@@ -107,7 +110,7 @@ def opened(bundle: Bundle, sizes: LlmValues, eyes: Eyes | None = None) -> Iterat
 
         scope = Scope("bench", policy.version, bundle.bundle_hash[:12])
         client = connect(valkey.url)
-        judge = Judge(policy, model(policy), lambda: scope, client)
+        judge = Judge(policy, model(policy), lambda: scope, Stores.of(client))
         process = psutil.Process(valkey.pid)
         try:
             yield Desk(

@@ -21,7 +21,7 @@ from .. import random_llm, report, stats
 from .opened import random_bundle, stepped, values
 
 POLICY, AD, BLOCK = 200, 40, 32
-REQUESTS, ROUNDS, CLIENTS = 64, 3, 64
+REQUESTS, ROUNDS, CLIENTS = 32, 10, 64
 BAR = 5.0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from ray import serve
 from redis.exceptions import RedisError
 
@@ -68,6 +68,8 @@ class ChecksDeployment:
         self._worker = asyncio.create_task(bench.completer.run(bench.engine))
         self._watch = asyncio.create_task(bench.book.watch())
         self._warm = asyncio.create_task(bench.warming.run(bench.engine.check))
+        if bench.hearing is not None:
+            self._hear = asyncio.create_task(bench.hearing.run())
         if bench.spreading is not None:
             self._follow = asyncio.create_task(bench.spreading.run())
 
@@ -159,8 +161,9 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
     checks = Checks(replica, bench)
     app = http.create_app(replica, body_limit_bytes=BODY_LIMIT_BYTES, ready=checks.ready)
     read = [http.requires("read")]
+    routes = APIRouter(route_class=http.PlainRoute)
 
-    @app.post(
+    @routes.post(
         "/relevance",
         dependencies=read,
         responses={200: {"model": RelevanceResponse}},
@@ -182,7 +185,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
             None if body.policy else lambda ids: bench.owed.add_query(ids, query),
         )
 
-    @app.post(
+    @routes.post(
         "/risk",
         dependencies=read,
         responses={200: {"model": RiskResponse}},
@@ -201,6 +204,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
             None if body.policy else bench.owed.add,
         )
 
+    app.include_router(routes)
     add_caption_route(app, bench)
     add_owed_routes(app, bench)
     add_override_routes(app, replica, bench)

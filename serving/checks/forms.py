@@ -120,6 +120,8 @@ def degraded(
     errors: Sequence[ServingError], masses: Sequence[float], notes: Mapping[str, str]
 ) -> list[dict[str, str]] | None:
     """What makes the whole answer less than what was asked; None when nothing does."""
+    if not errors and not notes and min(masses, default=1.0) >= LOW_LABEL_MASS:
+        return None
     ours = [error for error in errors if error.slug in _OURS]
     counts = Counter(_OURS[error.slug] for error in ours)
     reasons = {_OURS[error.slug]: error.detail for error in ours}

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -18,7 +18,15 @@ from serving.checks.flights import Flights
 from serving.checks.policy import Policy
 from serving.checks.subjects import Subject
 from serving.checks.understander import SOON
-from serving.checks.verdicts import Caption, Maker, Relevance, Risk, Scope, VerdictStore
+from serving.checks.verdicts import (
+    Caption,
+    Maker,
+    Relevance,
+    Risk,
+    Scope,
+    Stores,
+    VerdictStore,
+)
 from serving.deadline import Deadline
 from serving.errors import (
     DeadlineExceededError,
@@ -85,9 +93,12 @@ class Desk(Generic[_Kind]):
         make: Callable[[int], Awaitable[_Kind]],
         deadline: Deadline,
         above: Sequence[Sequence[bytes]] = (),
+        *,
+        remembered: bool = True,
     ) -> list[Judged[_Kind] | ServingError]:
-        """One result a key, in order; `make(row)` makes a row's. above: see `VerdictStore.get`."""
-        found = await self._store.get(keys, above)
+        """One result a key, in order; `make(row)` makes a row's. For the others see
+        `VerdictStore.get`."""
+        found = await self._store.get(keys, above, remembered=remembered)
         flights: dict[int, asyncio.Task[_Kind]] = {}
         refused: dict[int, ServingError] = {}
         for row, value in enumerate(found):
@@ -145,16 +156,16 @@ class Judge:
         policy: Policy,
         makes: Makes,
         scope: Callable[[], Scope],
-        client: Any,
+        stores: Stores,
         above: Above = nobody,
     ) -> None:
         self.policy = policy
         self._makes = makes
         self._scope = scope
         self._above = above
-        self._relevance = Desk(VerdictStore(client, Relevance))
-        self._risk = Desk(VerdictStore(client, Risk))
-        self._captions = Desk(VerdictStore(client, Caption))
+        self._relevance = Desk(stores.relevance)
+        self._risk = Desk(stores.risk)
+        self._captions = Desk(stores.captions)
 
     async def relevance(
         self, query: str, subjects: Sequence[Subject], deadline: Deadline, priority: int = SOON
@@ -168,7 +179,7 @@ class Judge:
             return self._makes.relevance(query, subjects[row], priority)
 
         above = [self._above("relevance", subject, query) for subject in subjects]
-        found = await self._judged(self._relevance, above, (key, make), deadline)
+        found = await self._judged(self._relevance, above, (key, make), deadline, priority)
         return [
             self._standing_in(Relevance, one, query, subject)
             for one, subject in zip(found, subjects, strict=True)
@@ -186,7 +197,7 @@ class Judge:
             return self._makes.risk(subjects[row], priority)
 
         above = [self._above("risk", subject, "") for subject in subjects]
-        found = await self._judged(self._risk, above, (key, make), deadline)
+        found = await self._judged(self._risk, above, (key, make), deadline, priority)
         return [
             self._standing_in(Risk, one, "", subject)
             for one, subject in zip(found, subjects, strict=True)
@@ -239,6 +250,7 @@ class Judge:
         above: Sequence[Sequence[bytes]],
         task: _Task[_Kind],
         deadline: Deadline,
+        priority: int = SOON,
     ) -> list[Judged[_Kind] | ServingError]:
         key, make = task
         found: list[Judged[_Kind] | ServingError] = []
@@ -252,7 +264,9 @@ class Judge:
                 return value
 
             keys = [key(scope, row) for row in range(len(above))]
-            found = await desk.judge(keys, checked, deadline, above)
+            # What nobody waits for is written to records: as things are, not as they were of late.
+            soon = priority == SOON
+            found = await desk.judge(keys, checked, deadline, above, remembered=soon)
             if not any(isinstance(one, ScopeChangedError) for one in found):
                 break
         return found

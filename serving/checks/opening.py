@@ -10,23 +10,26 @@ from typing import Any
 
 from export.prompts import Renderer
 from feature_store import AsyncFeatureStore
+from feature_store.address import parse
 from feature_store.errors import FeatureStoreError
 from serving import bundles
 from serving.checks.cascade import Before, Cascade
 from serving.checks.completing import Completer, Records
 from serving.checks.flights import Reader
+from serving.checks.hearing import FRESH_S, Hearing
 from serving.checks.judge import Judge
 from serving.checks.judges import Judges
 from serving.checks.overrides import Overrides
 from serving.checks.owed import Owed
 from serving.checks.policies import SHIPPED, PolicyBook
 from serving.checks.policy import Policy, label_ids, model_version
+from serving.checks.remembered import Remembered
 from serving.checks.sight import Sight
 from serving.checks.spreading import Spreading
 from serving.checks.subjects import Subjects
 from serving.checks.understander import LATER, SOON, Eyes, Understander
 from serving.checks.vectors import PATIENT, Encodes, Space
-from serving.checks.verdicts import Relevance, Risk, Scope, VerdictStore
+from serving.checks.verdicts import Scope, Stores, prefixes
 from serving.checks.warming import Warming
 from serving.errors import ConfigurationError, UnavailableError
 from serving.image import ImagePool
@@ -51,6 +54,7 @@ class Bench:
     sight: Sight
     owed: Owed
     overrides: Overrides
+    hearing: Hearing | None
     spreading: Spreading | None
     warming: Warming
     engine: LlmHandle
@@ -98,7 +102,11 @@ async def open_bench(
     folder = settings.policies or SHIPPED
     book = await asyncio.to_thread(PolicyBook, folder, bundle, renderer)
     model = model_version(bundle)
-    overrides = Overrides(client, store.keys)
+    # One server says what changes; of several, one that was replaced may not know that it was.
+    address = parse(settings.redis_url)
+    hearing = Hearing(address, prefixes(store.keys)) if address.kind == "single" else None
+    overrides = Overrides(client, store.keys, 0.0 if hearing is None else FRESH_S)
+    stores = Stores.of(client, None if hearing is None else Remembered(hearing))
     before: Before | None = None
     spreading: Spreading | None = None
     space: Space | None = None
@@ -106,8 +114,8 @@ async def open_bench(
         hurried = Space(encoder, repository, subjects, images)
         space = Space(encoder, repository, subjects, images, PATIENT)
         spreading = Spreading(client, store, subjects, hurried)
-        said = VerdictStore(client, Relevance), VerdictStore(client, Risk)
-        before = Before(hurried, spreading.creatives, overrides, *said)
+        said = Stores.of(client)
+        before = Before(hurried, spreading.creatives, overrides, said.relevance, said.risk)
 
     def ask(policy: Policy) -> Understander:
         return Understander(policy, renderer, eyes, readers, engine)
@@ -119,7 +127,7 @@ async def open_bench(
             return Scope(settings.namespace, policy.version, seen)
 
         makes = Cascade(ask(policy), policy, before, scope) if before else ask(policy)
-        return Judge(policy, makes, scope, client, overrides.names)
+        return Judge(policy, makes, scope, stores, overrides.names)
 
     judges = Judges(book, make)
     owed = Owed(client, store.keys)
@@ -133,6 +141,7 @@ async def open_bench(
         sight,
         owed,
         overrides,
+        hearing,
         spreading,
         Warming(book, ask),
         engine,

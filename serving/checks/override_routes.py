@@ -40,6 +40,7 @@ def add_override_routes(app: FastAPI, replica: Replica, bench: Bench) -> None:
         labels = bench.judge.policy.checks.labels
         made = people.decision(number, asked, (labels.yes, labels.no))
         done = await people.decide(bench, made)
+        await bench.overrides.settle()
         counted.inc(tags={"task": "relevance" if made.query else "risk"})
         said = {"ad_id": number, "verdict": asked.verdict, "reason": asked.reason}
         replica.logger.warning("override", extra={"fields": said})
@@ -52,6 +53,7 @@ def add_override_routes(app: FastAPI, replica: Replica, bench: Bench) -> None:
         """Forget what a person said of an ad (with `query`: of both); it is judged anew."""
         number = parse_id(ad_id)
         done = await people.withdraw(bench, number, query)
+        await bench.overrides.settle()
         replica.logger.warning("override withdrawn", extra={"fields": {"ad_id": number}})
         return OverrideResponse(ad_id=number, held=False, replicated=done.replicated, copies=0)
 

@@ -5,6 +5,7 @@ own (docs/content_keys.md). A decision on risk holds for the ad whatever is sent
 for the same content wherever it comes from; one on relevance holds for query and content.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -18,10 +19,9 @@ from export.prompts import normalise_query
 from feature_store.keys import Keys, tags
 from feature_store.record import CATEGORIES, Flag
 from serving.checks.subjects import Subject
-from serving.checks.verdicts import Relevance, Risk, Scope, encode
+from serving.checks.verdicts import PERSON, Relevance, Risk, Scope, encode
 from serving.errors import UnavailableError
 
-KIND = "o"
 HUMAN = "human"
 LISTED = 1_000
 
@@ -45,10 +45,14 @@ class Decision:
 
 
 class Overrides:
-    """Decisions in Redis; `client` is a redis.asyncio client. Methods raise UnavailableError."""
+    """Decisions in Redis; `client` is a redis.asyncio client. Methods raise UnavailableError.
 
-    def __init__(self, client: Any, keys: Keys) -> None:
+    settle_s: for how long a replica may answer with what it had read before.
+    """
+
+    def __init__(self, client: Any, keys: Keys, settle_s: float = 0.0) -> None:
         self._client = client
+        self._settle_s = settle_s
         self._keys = keys
         self._scope = Scope(keys.namespace, HUMAN, HUMAN)
         self._all = f"{keys.namespace}:decisions{{{tags()[0]}}}".encode()
@@ -57,7 +61,7 @@ class Overrides:
         """Keys under which a person's word on this may lie, the strongest first."""
         names = [self.by_content(task, subject.content, query)]
         if task == "risk" and subject.ad_id is not None:
-            names.insert(0, self._keys.content(subject.ad_id, KIND))
+            names.insert(0, self._keys.content(subject.ad_id, PERSON))
         return names
 
     def by_content(self, task: str, content: bytes, query: str) -> bytes:
@@ -92,6 +96,10 @@ class Overrides:
         except RedisError as error:
             raise UnavailableError(f"the feature store failed: {error}") from error
         return True
+
+    async def settle(self) -> None:
+        """Wait until what was written before this call holds in every replica."""
+        await asyncio.sleep(self._settle_s)
 
     async def examples(self) -> AsyncIterator[dict[str, Any]]:
         """Every decision as a line of onboarding's examples."""

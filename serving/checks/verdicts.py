@@ -14,10 +14,13 @@ import orjson
 from redis.exceptions import RedisError
 
 from export.prompts import normalise_query
+from feature_store.keys import Keys
 from serving.checks.policy import Verdict
+from serving.checks.remembered import Remembered
 
 KEPT_S = 90 * 24 * 3600  # a verdict nobody asked to be made again in a season is asked anew
 KEY_BYTES = 20
+PERSON = "o"  # kind of the keys of people's words on ads
 
 
 # Who made a verdict: the model, the router before it, a near copy's verdict, or a person.
@@ -74,39 +77,75 @@ class Scope:
         return prefix.encode() + digest.digest()
 
 
+def prefixes(keys: Keys) -> tuple[bytes, bytes]:
+    """What the keys of verdicts begin with, and those of people's words on ads."""
+    return f"{keys.namespace}:j:".encode(), f"{keys.namespace}:{PERSON}{{".encode()
+
+
 def encode(value: Relevance | Risk | Caption) -> bytes:
     """A verdict as it is stored."""
     return orjson.dumps(asdict(value))
 
 
 class VerdictStore(Generic[_Kind]):
-    """Verdicts of one kind; `client` is a redis.asyncio client (plain or cluster)."""
+    """Verdicts of one kind; `client` is a redis.asyncio client (plain or cluster).
 
-    def __init__(self, client: Any, kind: type[_Kind]) -> None:
+    remembered: what was read before, where the server says what changes.
+    """
+
+    def __init__(
+        self, client: Any, kind: type[_Kind], remembered: Remembered | None = None
+    ) -> None:
         self._client = client
         self._kind = kind
+        self._remembered = remembered
 
     async def get(
-        self, keys: Sequence[bytes], above: Sequence[Sequence[bytes]] = ()
+        self,
+        keys: Sequence[bytes],
+        above: Sequence[Sequence[bytes]] = (),
+        *,
+        remembered: bool = True,
     ) -> list[_Kind | None]:
         """What is stored under each key; None also while the store is away.
 
         above: for each key the names of what goes before it, the strongest first.
+        remembered: what was read of late will do.
         """
         names = [*(name for row in above for name in row), *keys]
-        try:
-            async with self._client.pipeline(transaction=False) as pipe:
-                for name in names:
-                    pipe.get(name)
-                values = [None if v is None else self._parse(v) for v in await pipe.execute()]
-        except RedisError:
-            return [None] * len(keys)
+        memory = self._remembered if remembered else None
+        values = None if memory is None else memory.get(names)
+        if values is None:
+            try:
+                values = await self._read(names, len(keys), memory)
+            except RedisError:
+                return [None] * len(keys)
         found = values[len(names) - len(keys) :]
         first = iter(values)
         for row, strong in enumerate(above):
             said = [value for value in islice(first, len(strong)) if value is not None]
             found[row] = said[0] if said else found[row]
         return found
+
+    async def _read(
+        self, names: Sequence[bytes], keys: int, memory: Remembered | None
+    ) -> list[_Kind | None]:
+        """What lies under names, of which the last `keys` are verdicts'. Raises RedisError."""
+        reading = None if memory is None else memory.begin()
+        values: list[_Kind | None] = []
+        try:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.get(name)
+                values = [None if v is None else self._parse(v) for v in await pipe.execute()]
+        finally:
+            if memory is not None and reading is not None:
+                # That a verdict is not there is about to change.
+                above = len(names) - keys
+                read = zip(names, values, strict=False)  # none where it failed
+                kept = (one for at, one in enumerate(read) if at < above or one[1] is not None)
+                memory.end(reading, kept)
+        return values
 
     async def put(self, key: bytes, value: _Kind) -> _Kind:
         """Store a verdict unless there is one; the one that now holds. Raises RedisError."""
@@ -124,3 +163,21 @@ class VerdictStore(Generic[_Kind]):
             return self._kind(**fields)
         except (orjson.JSONDecodeError, TypeError):
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores of one replica."""
+
+    relevance: VerdictStore[Relevance]
+    risk: VerdictStore[Risk]
+    captions: VerdictStore[Caption]
+
+    @classmethod
+    def of(cls, client: Any, remembered: Remembered | None = None) -> "Stores":
+        """Over one client. See `VerdictStore`."""
+        return cls(
+            VerdictStore(client, Relevance, remembered),
+            VerdictStore(client, Risk, remembered),
+            VerdictStore(client, Caption),
+        )

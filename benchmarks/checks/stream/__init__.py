@@ -22,7 +22,7 @@ from serving.checks.overrides import Overrides
 from serving.checks.policy import Policy
 from serving.checks.subjects import Subject
 from serving.checks.vectors import Vector
-from serving.checks.verdicts import Relevance, Risk, Scope, VerdictStore
+from serving.checks.verdicts import Scope, Stores
 from serving.ingest.opening import connect
 
 from ... import random_llm, report
@@ -95,10 +95,10 @@ def _judge(desk: Desk, near: NearModels, policy: Policy, client: Any) -> Judge:
     """As `serving.checks.opening` puts it together."""
     scope = Scope(NAMESPACE, policy.version, near.bundle.bundle_hash[:12])
     overrides = Overrides(client, Keys(NAMESPACE))
-    stores = VerdictStore(client, Relevance), VerdictStore(client, Risk)
-    before = Before(near.space, Creatives(), overrides, *stores)
+    stores = Stores.of(client)
+    before = Before(near.space, Creatives(), overrides, stores.relevance, stores.risk)
     cascade = Cascade(desk.model(policy), policy, before, lambda: scope)
-    return Judge(policy, cascade, lambda: scope, client, overrides.names)
+    return Judge(policy, cascade, lambda: scope, stores, overrides.names)
 
 
 def _order(creatives: int, checks: int, seed: int) -> np.ndarray:
