@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.commands import PARTS
+from benchmarks.models.niceness import NICE, give_way
 from benchmarks.models.peers import LOADS
 from benchmarks.models.queueing import ideal_queue
 from benchmarks.models.saturation import SUBJECTS
@@ -23,6 +24,21 @@ def test_the_ideal_queue_takes_what_waits() -> None:
     np.testing.assert_allclose(ideal_queue(np.array([0.0, 0.2, 0.4]), service), [1.0, 2.3, 2.1])
     crowd = ideal_queue(np.array([0.0, 0.1, 0.1, 0.1, 0.1, 0.1]), service)
     np.testing.assert_allclose(crowd, [1.0, 2.9, 2.9, 2.9, 2.9, 3.9])
+
+
+def test_what_is_measured_gives_way_to_the_generator() -> None:
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    own = Path("/proc/self/autogroup")
+    before = own.read_text() if own.exists() else ""
+    try:
+        give_way(process.pid)
+        if own.exists():
+            assert Path(f"/proc/{process.pid}/autogroup").read_text().endswith(f"nice {NICE}\n")
+            assert own.read_text() == before
+    finally:
+        process.kill()
+        process.wait()
+    give_way(process.pid)  # who is gone needs not give way
 
 
 def test_models_run_small_and_end_in_one_json_line() -> None:
