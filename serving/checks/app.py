@@ -15,7 +15,7 @@ from ray import serve
 from redis.exceptions import RedisError
 
 from feature_store.errors import FeatureStoreError
-from serving import bundles, http
+from serving import bundles, http, unserved
 from serving.checks import forms
 from serving.checks.captions import add_caption_route
 from serving.checks.judge import PASSING, Judged
@@ -52,6 +52,7 @@ _Kind = TypeVar("_Kind", bound=Relevance | Risk)
 
 @serve.deployment(name="checks")
 @serve.ingress()
+@unserved.complete
 class ChecksDeployment:
     """One replica of checks."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from ray import serve
 
-from serving import bundles, http
+from serving import bundles, http, unserved
 from serving.config import AppArgs
 from serving.cores import available_cores
 from serving.deadline import from_header
@@ -56,6 +56,7 @@ class Encodes:
 
 @serve.deployment(name="encode")
 @serve.ingress()
+@unserved.complete
 class EncodeDeployment:
     """One replica of encode."""
 

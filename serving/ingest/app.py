@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from ray import serve
 from starlette.datastructures import FormData, UploadFile
 
-from serving import http
+from serving import http, unserved
 from serving.config import AppArgs
 from serving.errors import InvalidRequestError, ServingError
 from serving.form_data import CONTENT_TYPE, form_of
@@ -35,6 +35,7 @@ NDJSON = "application/x-ndjson"
 
 @serve.deployment(name="ingest")
 @serve.ingress()
+@unserved.complete
 class IngestDeployment:
     """One replica of ingest."""
 

@@ -11,7 +11,7 @@ from ray import serve
 
 from feature_store import AsyncFeatureStore, Found
 from feature_store.errors import FeatureStoreError, InputError, UnknownVersionError
-from serving import http, rpc
+from serving import http, rpc, unserved
 from serving.config import AppArgs
 from serving.deadline import default_lookup_s, header_seconds
 from serving.errors import (
@@ -66,6 +66,7 @@ class Lookups:
 
 @serve.deployment(name="lookup")
 @serve.ingress()
+@unserved.complete
 class LookupDeployment:
     """One replica: HTTP and gRPC over the same `Lookups`."""
 

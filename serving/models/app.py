@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from starlette.middleware import Middleware
 
-from serving import bundles, outermost, rpc
+from serving import bundles, outermost, rpc, unserved
 from serving.batcher import Limits
 from serving.config import AppArgs
 from serving.models import routes
@@ -66,6 +66,7 @@ class ModelOptions(BaseModel):
 
 @serve.deployment(name="model")
 @serve.ingress()
+@unserved.complete
 class ModelDeployment(ModelService):
     """One replica of one model."""
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from tritonclient.grpc import service_pb2 as pb
 
-from serving import bundles, http, rpc
+from serving import bundles, http, rpc, unserved
 from serving.config import AppArgs
 from serving.models import describe, messages
 from serving.models.registry import Registry
@@ -47,6 +47,7 @@ class LoadRequest(BaseModel):
 
 @serve.deployment(name="models")
 @serve.ingress()
+@unserved.complete
 class ServerDeployment:
     """One replica of the server level."""
 

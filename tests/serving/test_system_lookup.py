@@ -4,6 +4,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from feature_store import Status
 from serving.lookup import lookup_pb2, lookup_pb2_grpc
@@ -181,3 +182,14 @@ def test_grpc_needs_a_key_with_the_scope(system: System) -> None:
         with pytest.raises(grpc.RpcError) as raised:
             call(system, request, key)
         assert raised.value.code() == code
+
+
+@pytest.mark.parametrize("application", ["lookup", "ingest", "encode", "checks", "models"])
+def test_an_rpc_of_other_applications_is_unimplemented(system: System, application: str) -> None:
+    with grpc.insecure_channel(system.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as raised:
+            request = service_pb2.ModelInferRequest()
+            stub.ModelInfer(request, metadata=system.metadata(application), timeout=30)
+    assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert application in raised.value.details()
