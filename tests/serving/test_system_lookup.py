@@ -188,8 +188,8 @@ def test_grpc_needs_a_key_with_the_scope(system: System) -> None:
 def test_an_rpc_of_other_applications_is_unimplemented(system: System, application: str) -> None:
     with grpc.insecure_channel(system.grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        request = service_pb2.ModelInferRequest()
         with pytest.raises(grpc.RpcError) as raised:
-            request = service_pb2.ModelInferRequest()
             stub.ModelInfer(request, metadata=system.metadata(application), timeout=30)
     assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert application in raised.value.details()
