@@ -44,8 +44,9 @@ def _stream(service: str, name: str) -> Any:
     async def answers(self: Any, requests: Any, grpc_context: Any) -> AsyncIterator[Any]:
         del self, requests
         _refuse(grpc_context, service, name)
-        for never in ():
-            yield never
+        nothing: tuple[Any, ...] = ()
+        for answer in nothing:  # a stream is a generator, even one without answers
+            yield answer
 
     return answers
 
