@@ -126,6 +126,13 @@ class UnsupportedMediaTypeError(ServingError):
     grpc = "INVALID_ARGUMENT"
 
 
+class ClientGoneError(ServingError):
+    """The caller hung up before all of its request was there; nobody hears the answer."""
+
+    status, slug, title = 499, "client-gone", "The client went away"  # the status as nginx has it
+    grpc = "CANCELLED"
+
+
 class OverloadedError(ServingError):
     """The queue is full; the caller should come back in `retry_after_s` seconds."""
 

@@ -9,12 +9,14 @@ import uuid
 from collections.abc import Mapping
 
 import orjson
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import auth, logs
 from serving.errors import (
     BodyTooLargeError,
+    ClientGoneError,
     ServingError,
     TransportError,
     UnauthenticatedError,
@@ -107,6 +109,8 @@ class Guard:
             return
         except ServingError as error:
             found = error
+        except ClientDisconnect:
+            found = ClientGoneError("the connection ended before the request did")
         except Exception as error:  # the border: logged in full, answered in brief
             self._replica.logger.exception("request failed")
             found = ServingError(f"{type(error).__name__}; the log has the request id")

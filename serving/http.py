@@ -120,7 +120,9 @@ def accepts(request: Request, media: str) -> bool:
 
 
 def check_content_type(request: Request, expected: str) -> None:
-    """UnsupportedMediaTypeError unless the request's content type is `expected`."""
+    """UnsupportedMediaTypeError unless the request's content is `expected`, not compressed."""
+    if (coded := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise UnsupportedMediaTypeError(f"content encoding {coded}: send the body as it is")
     if content_type(request) != expected:
         found = request.headers.get("content-type", "")
         raise UnsupportedMediaTypeError(

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -74,6 +75,7 @@ async def test_the_route_equal_to_the_prefix_answers(
 
 BROKEN = {"content": b"{", "headers": {"content-type": "application/json"}}
 PLAIN = {"content": b"x", "headers": {"content-type": "text/plain"}}
+PACKED = {"json": {}, "headers": {"content-encoding": "gzip"}}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,7 @@ PLAIN = {"content": b"x", "headers": {"content-type": "text/plain"}}
         ("POST", "", {"json": {"reason": 1}}, 400, "invalid-request"),
         ("POST", "", PLAIN, 415, "unsupported-media-type"),
         ("POST", "", {"content": b"x"}, 415, "unsupported-media-type"),
+        ("POST", "", PACKED, 415, "unsupported-media-type"),
         ("POST", "", {"json": {"reason": "x" * LIMIT}}, 413, "body-too-large"),
         ("GET", "/typed/one", {}, 400, "invalid-request"),
         ("GET", "/nowhere", {}, 404, "not-found"),
@@ -125,6 +128,34 @@ async def test_a_body_without_a_length_is_bounded_too(
     headers = {"content-type": "application/json"}
     answer = await room[0].post(PREFIX, content=chunks(), headers=headers)
     assert answer.status_code == 413
+
+
+async def test_a_client_that_hangs_up_is_no_failure_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app, metrics = make()
+    heard = iter(
+        [
+            {"type": "http.request", "body": b"{", "more_body": True},
+            {"type": "http.disconnect"},
+            {"type": "http.disconnect"},
+        ]
+    )
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return next(heard)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"9")]
+    scope = {"type": "http", "method": "POST", "path": PREFIX, "root_path": PREFIX}
+    await app(scope | {"headers": headers, "query_string": b""}, receive, send)
+    assert sent[0]["status"] == 499
+    assert metrics.total("tessera_errors", problem="client-gone") == 1
+    assert metrics.total("tessera_errors", problem="internal") == 0
+    assert "Traceback" not in caplog.text
 
 
 async def test_request_ids_are_kept_or_made(
