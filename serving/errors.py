@@ -17,7 +17,7 @@ SHOWN_CHARACTERS = 60
 def shown(value: Any) -> str:
     """A value from outside for a detail: a short one as it is, of lists and objects the kind."""
     if not isinstance(value, bool | int | float | str | None):  # their depth may be anything
-        return f"a {'list' if isinstance(value, list) else 'object'}"
+        return "a list" if isinstance(value, list) else "an object"
     text = repr(value[: SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
