@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 import orjson
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
@@ -55,8 +55,13 @@ def create_app(
     app.add_exception_handler(ServingError, _on_error(replica, lambda e: e))
     app.add_exception_handler(HTTPException, _on_error(replica, _from_http))
     app.add_exception_handler(RequestValidationError, _on_error(replica, _from_validation))
+    app.state.plain = {}
     app.add_middleware(
-        Guard, replica=replica, body_limit_bytes=body_limit_bytes, public=PUBLIC | public
+        Guard,
+        replica=replica,
+        body_limit_bytes=body_limit_bytes,
+        public=PUBLIC | public,
+        plain=app.state.plain,
     )
 
     @app.get("/docs", include_in_schema=False)
@@ -102,6 +107,17 @@ class PlainRoute(APIRoute):
             return response
 
         return handle
+
+
+def add_plain(app: FastAPI, routes: APIRouter) -> None:
+    """Add plain routes without parameters in their paths: the guard hands requests straight to
+    them, and FastAPI's own layers are left out."""
+    app.include_router(routes)
+    for route in routes.routes:
+        if isinstance(route, PlainRoute):
+            handle = route.get_route_handler()
+            for method in route.methods or ():
+                app.state.plain[method, route.path] = route, handle
 
 
 def content_type(request: Request) -> str:

@@ -205,7 +205,7 @@ def create(replica: Replica, bench: Bench) -> FastAPI:
             None if body.policy else bench.owed.add,
         )
 
-    app.include_router(routes)
+    http.add_plain(app, routes)
     add_caption_route(app, bench)
     add_owed_routes(app, bench)
     add_override_routes(app, replica, bench)

@@ -7,6 +7,7 @@ of the checks' own (docs/content_keys.md); any client of the store reads them.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
@@ -60,6 +61,11 @@ class Caption:
 _Kind = TypeVar("_Kind", bound=Relevance | Risk | Caption)
 
 
+@lru_cache(1024)  # each check names its query twice: for the verdict, and for a person's word
+def _spelled(query: str) -> bytes:
+    return normalise_query(query).encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What all keys of one opened model share."""
@@ -72,7 +78,7 @@ class Scope:
         """Name of a verdict: task, versions, then a digest of content hash and query."""
         digest = hashlib.blake2b(content, digest_size=KEY_BYTES)
         if query:
-            digest.update(normalise_query(query).encode())
+            digest.update(_spelled(query))
         prefix = f"{self.namespace}:j:{task}:{self.policy_version}:{self.model_version}:"
         return prefix.encode() + digest.digest()
 
