@@ -30,6 +30,7 @@ class Flights(Generic[_Value]):
     def __init__(self, most: int = 4096) -> None:
         self._tasks: dict[Hashable, asyncio.Task[_Value]] = {}
         self._most = most
+        self.landed = 0  # how many have ended
 
     def join(self, key: Hashable, make: Callable[[], Awaitable[_Value]]) -> "asyncio.Task[_Value]":
         """The task of `key`, started if there is none. Raises OverloadedError."""
@@ -59,6 +60,7 @@ class Flights(Generic[_Value]):
 
     def _landed(self, key: Hashable, task: "asyncio.Task[_Value]") -> None:
         self._tasks.pop(key, None)
+        self.landed += 1
         if not task.cancelled():
             task.exception()  # retrieved: whoever waited has it, and nobody may have
 

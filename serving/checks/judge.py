@@ -98,13 +98,17 @@ class Desk(Generic[_Kind]):
     ) -> list[Judged[_Kind] | ServingError]:
         """One result a key, in order; `make(row)` makes a row's. For the others see
         `VerdictStore.get`."""
+        landed = self._flights.landed
         found = await self._store.get(keys, above, remembered=remembered)
+        # Some verdict was stored meanwhile, perhaps after this reading: who makes one looks again.
+        again = self._flights.landed != landed
         flights: dict[int, asyncio.Task[_Kind]] = {}
         refused: dict[int, ServingError] = {}
         for row, value in enumerate(found):
             if value is None:
                 try:
-                    flights[row] = self._flights.join(keys[row], self._made(keys[row], make, row))
+                    made = self._made(keys[row], make, row, again)
+                    flights[row] = self._flights.join(keys[row], made)
                 except OverloadedError as error:
                     refused[row] = error
         if flights:
@@ -132,9 +136,13 @@ class Desk(Generic[_Kind]):
             return value
 
     def _made(
-        self, key: bytes, make: Callable[[int], Awaitable[_Kind]], row: int
+        self, key: bytes, make: Callable[[int], Awaitable[_Kind]], row: int, again: bool
     ) -> Callable[[], Awaitable[_Kind]]:
         async def run() -> _Kind:
+            if again:
+                (stored,) = await self._store.get([key], remembered=False)
+                if stored is not None:
+                    return stored
             return await self.keep(key, await make(row))
 
         return run

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from serving.checks.verdicts import VerdictStore
 from tests.serving.checks_support import Parts, until
 
 
@@ -32,6 +33,33 @@ async def test_many_who_ask_at_once_are_one_ask(parts: Parts) -> None:
     parts.engine.gate.set()
     found = await asyncio.gather(*waiting[1:])
     assert len({r[0]["score"] for r in found}) == 1
+    assert len(parts.engine.asked) == 1
+
+
+async def test_who_read_before_a_verdict_was_stored_asks_the_model_for_none(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    get = VerdictStore.get
+
+    async def slowly(*given: Any, **named: Any) -> Any:
+        found = await get(*given, **named)
+        reading.set()
+        await go_on.wait()
+        return found
+
+    ask = {"query": "hats", "ads": [{"title": "hat"}]}
+    parts.engine.gate.clear()
+    first = asyncio.create_task(parts.results("relevance", **ask))
+    await until(lambda: len(parts.engine.asked) == 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(VerdictStore, "get", slowly)
+        second = asyncio.create_task(parts.results("relevance", **ask))
+        await reading.wait()  # it has found none, and does not know yet
+    parts.engine.gate.set()
+    (said,) = await first
+    go_on.set()
+    assert await second == [said]
     assert len(parts.engine.asked) == 1
 
 
