@@ -100,16 +100,16 @@ def learn(
     model = _space(x, held, pairs, previous, plan, generator)
     train = torch.from_numpy(~held)
     latent, target, axes = _view(model, x, x[train])
-    recipe = Recipe(plan.sizes)
+    recipe = Recipe(plan.sizes, int(model.again))
     before = None if previous is None else moved(previous, latent[train], plan.moving)
     levels = learn_levels(latent[train], target[train], recipe, generator, step, before)
-    how = recipe, before, plan, bool(model.again)
+    how = recipe, before, plan
     parts, unseen = _unseen_parts(latent, target, group, held, how, step)
     trust = shrink(parts, unseen)
     contrast = Contrast()
     if lens(model.basis) is None:  # a taught metric has other aims than order
         contrast = best_contrast(parts * trust, unseen, model.mean @ axes)
-    _fill(model, levels, contrast.trust(trust), axes)
+    _fill(model, levels, trust * contrast.weights(unseen.square().mean(0)), axes)
     model.values(0).sub_((1 - contrast.mean) * model.mean)
     held_rows = x[~train]
     tuning = replace(plan.tuning, entries=previous is None)
@@ -185,16 +185,16 @@ def _unseen_parts(
     target: Tensor,
     group: split.Groups,
     held: NDArray[np.bool_],
-    how: tuple[Recipe, tuple[Codebook, ...] | None, Plan, bool],
+    how: tuple[Recipe, tuple[Codebook, ...] | None, Plan],
     step: Step,
 ) -> tuple[Tensor, Tensor]:
     """What levels say of rows that they were learned without: float32 (n, 6, D), (n, D)."""
-    recipe, before, plan, again = how
+    recipe, before, plan = how
     left = split.share(group, plan.unseen, plan.seed + 1)
     out, rest = (torch.from_numpy(side & ~held) for side in (left, ~left))
     generator = torch.Generator().manual_seed(plan.seed + 1)
     levels = learn_levels(latent[rest], target[rest], recipe, generator, step, before)
-    return levels.parts(levels.encode(latent[out], again)), target[out]
+    return levels.parts(levels.encode(latent[out], recipe.again)), target[out]
 
 
 def _fill(model: SemanticId, levels: Levels, trust: Tensor, axes: Tensor) -> None:

@@ -5,7 +5,7 @@ mean target of every entry. How far an entry's mean may be trusted is not decide
 rows are known, but in `shrink` on rows that the entries have never seen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,17 +13,18 @@ from torch import Tensor
 
 from export.semantic_id.codebooks import Codebook, balance, kmeans
 from export.semantic_id.model import CARRY, NAMES
-from export.semantic_id.search import search, threshold
+from export.semantic_id.search import seen_by, threshold
 
 _PRIOR = 1.0  # rows of weight that pull an entry's mean to zero
-_CHUNK = 256  # rows searched at once
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Sizes of the levels, sweeps of k-means, and how even usage must be (perplexity over K)."""
+    """Sizes of the levels, how often S and M look anew (`walk`), sweeps of k-means, and how even
+    usage must be (perplexity over K)."""
 
     sizes: tuple[int, ...]
+    again: int
     sweeps: int = 6
     evenness: float = 0.8
     rounds: int = 16
@@ -36,11 +37,9 @@ class Levels:
     books: tuple[Codebook, ...]
     values: tuple[Tensor, ...]
 
-    def encode(self, latent: Tensor, again: bool) -> Tensor:
-        """Latents (n, d) -> codes int64 (n, 6), as they are served; `again` as in `choices`."""
-        tables = [(book.keys, threshold(book.keys, book.bias)) for book in self.books]
-        found = [search(part, tables, CARRY, again)[0] for part in torch.split(latent, _CHUNK)]
-        return torch.cat(found).long()
+    def encode(self, latent: Tensor, again: int) -> Tensor:
+        """Latents (n, d) -> codes int64 (n, 6), as they are served; `again` as in `walk`."""
+        return codes_of(self.books, latent, again)
 
     def parts(self, codes: Tensor) -> Tensor:
         """What each level says of the target: float32 (n, 6, D)."""
@@ -67,6 +66,10 @@ def learn_levels(
     for level, name in enumerate(NAMES):
         if level % 2 == 0:
             residual, rest = latent - CARRY * carried, target - CARRY * explained
+        if level == len(NAMES) - 1 and recipe.again > 1:  # it chooses when S and M looked anew
+            known = codes_of(books, latent, 1)
+            residual = missing(latent, known, [book.keys for book in books])
+            rest = missing(target, known, values)
         if previous is None:
             keys = kmeans(residual, recipe.sizes[level], recipe.sweeps, generator)
             book = balance(residual, keys, recipe.evenness, recipe.rounds)
@@ -80,6 +83,18 @@ def learn_levels(
         rest, explained = rest - value[chosen], explained + value[chosen]
         told(name)
     return Levels(tuple(books), tuple(values))
+
+
+def codes_of(books: Sequence[Codebook], latent: Tensor, again: int) -> Tensor:
+    """Codes int64 (n, levels) of latents (n, d) by the first levels or all; see `walk`."""
+    tables = [(book.keys, threshold(book.keys, book.bias)) for book in books]
+    return seen_by(0, latent, tables, CARRY, again)[1]
+
+
+def missing(rows: Tensor, codes: Tensor, entries: Sequence[Tensor]) -> Tensor:
+    """What is left of rows (n, d) when S, M and the centre of L have spoken, each by its entry."""
+    said = [entry[codes[:, level]] for level, entry in enumerate(entries)]
+    return rows - CARRY * torch.stack(said[:-1]).sum(0) - said[-1]
 
 
 def _shrunken_means(rows: Tensor, chosen: Tensor, size: int) -> Tensor:

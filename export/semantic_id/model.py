@@ -3,7 +3,7 @@
 Why: rankers take discrete IDs. In: unit rows float32 (B, D). Out: codes int32 (B, 6) at three
 scales S, M, L, each a centre and a residual level, with the margin of every choice; and back.
 After MmDict (Baidu's ads): sparse activation a_j = <r, k_j> - |k_j|^2 / 2 + b_j, ID = argmax a_j.
-When L has spoken, S and M choose once more (docs/decisions/0036-a-second-look.md).
+S and M choose anew, told what L said (docs/decisions/0036-a-second-look.md and 0038).
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ class SemanticId(nn.Module):
 
     Attributes:
         mean: float32 (D,); basis: float32 (D, latent); carry: float32 (), 0, 0.5 or 1.
-        again: float32 (), 1 if S and M choose a second time; 0 in files from before they did.
+        again: float32 (), how often S and M choose anew: 2, in older files 1 or 0.
         keys, bias, values: of a level: float32 (K, latent) on the grid, (K,) and (K, D).
     """
 
@@ -50,7 +50,7 @@ class SemanticId(nn.Module):
         self.register_buffer("mean", torch.zeros(dimension))
         self.register_buffer("basis", torch.eye(dimension, latent))
         self.register_buffer("carry", torch.tensor(CARRY))
-        self.register_buffer("again", torch.tensor(1.0))
+        self.register_buffer("again", torch.tensor(2.0))
         for name, size in zip(NAMES, sizes, strict=True):
             self.register_buffer(name, torch.zeros(size, latent))
             self.register_buffer(f"{name}_bias", torch.zeros(size))
@@ -91,7 +91,7 @@ class SemanticId(nn.Module):
         The margin is by how much the chosen entry's activation beats the second's. Where two are
         equal, the lower index is chosen.
         """
-        return search(self.latent(features), self.tables(), float(self.carry), bool(self.again))
+        return search(self.latent(features), self.tables(), float(self.carry), int(self.again))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes int32 (B, 6) -> features_hat float32 (B, D), unit rows."""

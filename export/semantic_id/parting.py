@@ -15,7 +15,7 @@ from torch import Tensor
 from export.semantic_id.codebooks import halves
 from export.semantic_id.measures import in_batches, number_ids
 from export.semantic_id.model import NAMES, SemanticId
-from export.semantic_id.search import GRID, choices
+from export.semantic_id.search import GRID, seen_by
 
 _STEPS = 1  # dimensions in which the halves differ: more would let them grow into others
 _ROUNDS = 24
@@ -143,13 +143,8 @@ def _crowds(before: Tensor, chosen: Tensor) -> Iterator[NDArray[np.int64]]:
 
 def _walk(model: SemanticId, rows: Tensor, level: int) -> tuple[Tensor, Tensor]:
     """What `level` sees of rows (n, D) as it chooses: (n, latent); the codes: int64 (n, 6)."""
-    seen, codes = [], []
-    tables, carry, again = model.tables(), float(model.carry), bool(model.again)
-    for part in torch.split(model.latent(rows), _CHUNK):
-        found = choices(part, tables, carry, again)
-        seen.append(found[level].seen)
-        codes.append(torch.stack([each.code for each in found], 1))
-    return torch.cat(seen), torch.cat(codes)
+    latent = model.latent(rows)
+    return seen_by(level, latent, model.tables(), float(model.carry), int(model.again))
 
 
 def _part(

@@ -7,8 +7,8 @@ of 2^-21 below 8, and exact in float32 in whatever order it is added up
 (docs/decisions/0035-exact-in-float32.md).
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from torch import Tensor
 # Inputs and projection keep what float32 says of a unit vector; see decision 0021.
 FINE = float(1 << 24)
 GRID = float(1 << 10)
-_LAST = 2  # levels of the last scale, which chooses once
+_ANEW = 4  # levels that look anew: those of S and M
+_CHUNK = 256  # rows looked at at once
 _BLOCK = 32  # activations that are compared with each other first; measured in decision 0036
 
 
@@ -39,7 +40,17 @@ class Choice(NamedTuple):
 Tables = Sequence[tuple[Tensor, Tensor]]
 
 
-def search(latent: Tensor, tables: Tables, carry: float, again: bool) -> tuple[Tensor, Tensor]:
+class Chosen(Protocol):
+    """Anything that says which entry (B, latent) a level chose."""
+
+    @property
+    def entry(self) -> Tensor: ...
+
+
+Found = TypeVar("Found", bound=Chosen)
+
+
+def search(latent: Tensor, tables: Tables, carry: float, again: int) -> tuple[Tensor, Tensor]:
     """Latent (B, latent); entries (K, latent) and thresholds (K,) of each level -> codes int32
     (B, levels), margin float32 (B, levels). See `choices`."""
     found = choices(latent, tables, carry, again)
@@ -47,28 +58,59 @@ def search(latent: Tensor, tables: Tables, carry: float, again: bool) -> tuple[T
     return codes, torch.stack([each.margin for each in found], 1)
 
 
-def choices(latent: Tensor, tables: Tables, carry: float, again: bool) -> list[Choice]:
+def choices(latent: Tensor, tables: Tables, carry: float, again: int) -> list[Choice]:
+    """The last choice of every level: the entry of `tables` that is activated most."""
+    return walk(latent, len(tables), carry, again, lambda i, seen: _choose(seen, *tables[i]))
+
+
+def seen_by(
+    level: int, latent: Tensor, tables: Tables, carry: float, again: int
+) -> tuple[Tensor, Tensor]:
+    """What a level sees of latents (n, latent) as it chooses last: (n, latent); and all the codes:
+    int64 (n, levels)."""
+    seen, codes = [], []
+    for part in torch.split(latent, _CHUNK):
+        found = choices(part, tables, carry, again)
+        seen.append(found[level].seen)
+        codes.append(torch.stack([each.code for each in found], 1))
+    return torch.cat(seen), torch.cat(codes)
+
+
+def walk(
+    latent: Tensor,
+    levels: int,
+    carry: float,
+    again: int,
+    choose: Callable[[int, Tensor], Found],
+) -> list[Found]:
     """The choice of every level, centre and residual of one scale after another.
 
     Args:
         carry: the share of what the scales before said that a scale does not see any more.
-        again: a second look. The latent is about carry (S + M) + L; given all the others, each
-            level of S and M chooses what makes that come true best. Not with a `carry` of 0.
+        again: how often the levels of S and M look anew, 0 to 2. The latent is about
+            carry (S + M) + L; given all the others, each chooses what makes that come true best.
+            1: when L has chosen. 2: when its centre has, and then when its residual has. Not with
+            a `carry` of 0.
+        choose: a level and what it sees, (B, latent) -> its choice.
     """
-    found: list[Choice] = []
+    found: list[Found] = []
     carried = torch.zeros_like(latent)
     residual = latent
-    for level, table in enumerate(tables):
+    waits = again > 1  # the last level, until S and M know what L's centre said
+    for level in range(levels - waits):
         if level % 2 == 0:
             residual = latent - carry * carried
-        found.append(_choose(residual, *table))
-        entry = found[level].entry
-        residual, carried = residual - entry, carried + entry
-    if again:
+        found.append(choose(level, residual))
+        residual, carried = residual - found[level].entry, carried + found[level].entry
+    for _ in range(again):
         missing = residual / carry
-        for level, table in enumerate(tables[:-_LAST]):
-            found[level] = _choose(missing + found[level].entry, *table)
-            missing = found[level].seen - found[level].entry
+        for level in range(_ANEW):
+            seen = missing + found[level].entry
+            found[level] = choose(level, seen)
+            missing = seen - found[level].entry
+        if len(found) < levels:
+            found.append(choose(levels - 1, carry * missing))
+            residual = carry * missing - found[-1].entry
     return found
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from export.semantic_id.codebooks import Codebook, means
+from export.semantic_id.levels import codes_of, missing
 from export.semantic_id.measures import in_batches
 from export.semantic_id.model import CARRY, NAMES, SemanticId
 from export.semantic_id.search import on_grid
@@ -19,12 +20,15 @@ def moved(previous: SemanticId, latent: Tensor, share: float) -> tuple[Codebook,
         share: of the rows at each level, how many may belong to entries that move. Those go first
             that the squared error gains most by, for each of their rows.
     """
-    books = []
+    books: list[Codebook] = []
     carried = torch.zeros_like(latent)
     residual = latent
     for level in range(len(NAMES)):
         if level % 2 == 0:
             residual = latent - CARRY * carried
+        if level == len(NAMES) - 1 and previous.again > 1:
+            known = codes_of(books, latent, 1)
+            residual = missing(latent, known, [book.keys for book in books])
         book = Codebook(previous.keys(level).clone(), previous.bias(level).clone())
         chosen = book.choose(residual)
         wanted = means(residual, chosen, book.keys)

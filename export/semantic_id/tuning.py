@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from export.semantic_id.measures import in_batches, order
 from export.semantic_id.model import CARRY, NAMES, SemanticId
-from export.semantic_id.search import on_grid
+from export.semantic_id.search import on_grid, walk
 
 _TOP = 32
 _SOFT = 0.03  # temperature of activations
@@ -102,22 +102,16 @@ class _Look(NamedTuple):
 
 
 def _loss(model: SemanticId, trained: nn.ParameterDict, rows: Tensor, plan: Tuning) -> Tensor:
-    """The loss of rows (B, D), by the very steps of `search.choices`."""
-    latent = model.latent(rows)
-    looks: list[_Look] = []
-    carried, residual = torch.zeros_like(latent), latent
-    for level in range(len(NAMES)):
-        if level % 2 == 0:
-            residual = latent - CARRY * carried
-        looks.append(_look(model, trained, level, residual, plan))
-        residual, carried = residual - looks[level].entry, carried + looks[level].entry
-    commitment = torch.stack([each.distance for each in looks]).sum()
-    if model.again:
-        missing = residual / CARRY
-        for level in range(len(NAMES) - 2):
-            seen = missing + looks[level].entry
-            looks[level] = _look(model, trained, level, seen, plan)
-            missing = seen - looks[level].entry
+    """The loss of rows (B, D), by the very steps of the search."""
+    first: dict[int, Tensor] = {}  # squared distances as levels look first
+
+    def choose(level: int, seen: Tensor) -> _Look:
+        look = _look(model, trained, level, seen, plan)
+        first.setdefault(level, look.distance)
+        return look
+
+    looks = walk(model.latent(rows), len(NAMES), CARRY, int(model.again), choose)
+    commitment = torch.stack(list(first.values())).sum()
     hat = F.normalize(model.mean + torch.stack([each.value for each in looks]).sum(0), dim=1)
     error = (hat - rows).square().sum(1).mean()
     return error + plan.order * _order_loss(rows, hat) + plan.commitment * commitment

@@ -37,7 +37,7 @@ class ExactEncoder(torch.nn.Module):
     def __init__(self, model: SemanticId) -> None:
         super().__init__()
         basis, offset = model.projection()
-        self.carry, self.again = float(model.carry), bool(model.again)
+        self.carry, self.again = float(model.carry), int(model.again)
         self.register_buffer("basis", basis)  # (D, L) float64
         self.register_buffer("offset", offset)  # (L,) float64
         for level in range(len(NAMES)):
