@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from export.semantic_id import split
 from export.semantic_id.codebooks import balance, kmeans, nearest, perplexity
@@ -60,6 +61,19 @@ def test_a_last_scale_that_is_damped_becomes_louder() -> None:
     parts[:, 0, :24], parts[:, 4, 24:] = target[:, :24], target[:, 24:] / 1.4
     found = best_contrast(parts, target, mean)
     assert found == Contrast(mean=1.0, last=1.4)
-    louder = found.trust(torch.ones(6, 48))
+    louder = found.weights(torch.ones(48))
     assert torch.equal(louder[:4], torch.ones(4, 48))
     assert torch.equal(louder[4:], torch.full((2, 48), 1.4))
+
+
+def test_dimensions_that_are_damped_for_being_faint_become_louder() -> None:
+    scale = torch.logspace(0, -1, 48)
+    rows = F.normalize(torch.from_numpy(vectors(400, seed=1)) * scale, dim=1)
+    target = rows - rows.mean(0)
+    share = target.square().mean(0)
+    share = share / share.max()
+    parts = torch.zeros(400, 6, 48)
+    parts[:, 1] = target * share**0.2
+    found = best_contrast(parts, target, rows.mean(0))
+    assert found.tilt == 0.2
+    torch.testing.assert_close(found.weights(share)[1], share**-0.2)
