@@ -170,6 +170,8 @@ def _space(
     mean, projection = basis(x[torch.from_numpy(~held)], weight, latent)
     model.mean.copy_(mean)
     model.basis.copy_(projection)
+    if pairs is not None:  # the parting of products suffers where the last level waits
+        model.again.fill_(1)
     return model
 
 

@@ -33,7 +33,8 @@ class SemanticId(nn.Module):
 
     Attributes:
         mean: float32 (D,); basis: float32 (D, latent); carry: float32 (), 0, 0.5 or 1.
-        again: float32 (), how often S and M choose anew: 2, in older files 1 or 0.
+        again: float32 (), how often S and M choose anew: 2; 1 if pairs taught the metric, and in
+            older files; 0 in the first.
         keys, bias, values: of a level: float32 (K, latent) on the grid, (K,) and (K, D).
     """
 

@@ -65,6 +65,7 @@ def test_pairs_draw_the_same_product_together() -> None:
     assert lens(model.basis) is not None
     plain = learn(rows, None, None, PLAN, lambda _: None)[0]
     assert lens(plain.basis) is None
+    assert (int(model.again), int(plain.again)) == (1, 2)
     found = [
         _auc(each.decode(each.encode(torch.from_numpy(rows))[0]), judged) for each in (plain, model)
     ]
