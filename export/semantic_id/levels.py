@@ -60,7 +60,8 @@ def learn_levels(
         latent: float32 (n, d). target: float32 (n, D).
         told: the name of every level that is done.
     """
-    books, values = [], []
+    books: list[Codebook] = []
+    values: list[Tensor] = []
     carried, explained = torch.zeros_like(latent), torch.zeros_like(target)
     residual, rest = latent, target
     for level, name in enumerate(NAMES):
