@@ -154,8 +154,8 @@ def _started(
     process = subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
     url = f"http://127.0.0.1:{asked['port']}"
     try:
-        give_way(process.pid)
         _wait(process, url)
+        give_way(process.pid)
         yield url, process.pid
     finally:  # its workers too
         with suppress(ProcessLookupError):

@@ -33,9 +33,12 @@ class Front:
 
 
 @contextmanager
-def started(repository: Path, names: Sequence[str], peer: str = "") -> Iterator[Front]:
+def started(
+    repository: Path, names: Sequence[str], peer: str = "", *, gives_way: bool = False
+) -> Iterator[Front]:
     """Serve models of a repository. peer: the one that `@serve.batch` serves beside it, if any.
 
+    gives_way: to this process, once it is up (see `niceness`).
     Raises NotServingError.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -52,12 +55,13 @@ def started(repository: Path, names: Sequence[str], peer: str = "") -> Iterator[
             [*command, *names], stdin=subprocess.PIPE, stdout=sys.stderr, start_new_session=True
         )
         try:
-            give_way(process.pid)
             deadline = time.monotonic() + START_S
             while not ready.exists():
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise NotServingError("the models' Serve instance did not start: see above")
                 time.sleep(0.1)
+            if gives_way:  # not before: on a busy machine Ray would not start in time
+                give_way(process.pid)
             yield Front(**json.loads(ready.read_bytes()))
         finally:
             if process.stdin is not None:
