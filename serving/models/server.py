@@ -5,6 +5,7 @@ deployment, `models`. Loading opens a version inside the replicas that run, sinc
 replicas would reload the ingress.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,6 +16,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from serving import bundles, http, rpc, unserved
 from serving.config import AppArgs
+from serving.errors import InvalidRequestError
 from serving.models import describe, messages
 from serving.models.registry import Registry
 from serving.models.routes import NotReadyError
@@ -101,7 +103,7 @@ class ServerDeployment:
         """Serve another version of a model."""
 
         async def answer() -> Any:
-            version = request.parameters["version"].string_param or None
+            version = _version({n: p.string_param for n, p in request.parameters.items()})
             await self._registry.load(request.model_name, version)
             return pb.RepositoryModelLoadResponse()
 
@@ -166,7 +168,7 @@ def create(replica: Replica, registry: Registry) -> FastAPI:
     async def load(name: str, request: Request) -> dict[str, str]:
         """Open a version in the running replicas, warm it, swap it in, close the old one."""
         asked = http.validate(LoadRequest, await _body(request))
-        served = await registry.load(name, asked.parameters.get("version"))
+        served = await registry.load(name, _version(asked.parameters))
         return {"name": name, "version": served}
 
     @app.post("/repository/models/{name}/unload", dependencies=admin)
@@ -176,6 +178,16 @@ def create(replica: Replica, registry: Registry) -> FastAPI:
         return {"name": name}
 
     return app
+
+
+def _version(parameters: Mapping[str, str]) -> str | None:
+    """The version that a load names; a configuration or files of the caller's own are refused."""
+    if unknown := sorted(set(parameters) - {"version"}):
+        raise InvalidRequestError(
+            f"parameters: found {', '.join(unknown)[:200]}; expected `version` alone: a bundle is "
+            "served as it was published"
+        )
+    return parameters.get("version") or None
 
 
 async def _body(request: Request) -> dict[str, Any]:

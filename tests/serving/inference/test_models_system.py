@@ -102,6 +102,8 @@ def test_loading_needs_the_admin_scope_and_a_known_name(system: System, http, gr
             client.load_model("nothing", headers=admin)
         with pytest.raises(InferenceServerException, match="there is no model"):
             client.unload_model("-no-name-", headers=admin)
+        with pytest.raises(InferenceServerException, match="found config; expected `version`"):
+            client.load_model("image_encoder", config="{}", headers=admin)
     with system.client("admin") as client:
         path = "/v2/repository/models/image_encoder/load"
         missing = client.post(path, json={"parameters": {"version": "999"}})
