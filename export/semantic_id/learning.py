@@ -103,14 +103,20 @@ def learn(
     recipe = Recipe(plan.sizes, int(model.again))
     before = None if previous is None else moved(previous, latent[train], plan.moving)
     levels = learn_levels(latent[train], target[train], recipe, generator, step, before)
-    how = recipe, before, plan
-    parts, unseen = _unseen_parts(latent, target, group, held, how, step)
-    trust = shrink(parts, unseen)
-    contrast = Contrast()
-    if lens(model.basis) is None:  # a taught metric has other aims than order
-        contrast = best_contrast(parts * trust, unseen, model.mean @ axes)
-    _fill(model, levels, trust * contrast.weights(unseen.square().mean(0)), axes)
-    model.values(0).sub_((1 - contrast.mean) * model.mean)
+    contrast = trust = None
+    if previous is not None and lens(model.basis) is None:
+        _inherit(model, previous, levels, axes)
+        for name in NAMES:
+            step(f"{name}: as loud as before")
+    else:
+        how = recipe, before, plan
+        parts, unseen = _unseen_parts(latent, target, group, held, how, step)
+        trust = shrink(parts, unseen)
+        contrast = Contrast()
+        if lens(model.basis) is None:  # a taught metric has other aims than order
+            contrast = best_contrast(parts * trust, unseen, model.mean @ axes)
+        _fill(model, levels, trust * contrast.weights(unseen.square().mean(0)), axes)
+        model.values(0).sub_((1 - contrast.mean) * model.mean)
     held_rows = x[~train]
     tuning = replace(plan.tuning, entries=previous is None)
     curves = tune(model, x[train], held_rows, tuning, generator, step)
@@ -121,8 +127,9 @@ def learn(
         if pairs is not None:
             report["shared_ids"] = separate(model, x, group)
             report["asleep"] = wake(model, x)
-    report |= _report(model, x[train], held_rows) | {"trust": trust.mean(1).tolist(), **curves}
-    report["contrast"] = asdict(contrast)
+    report |= _report(model, x[train], held_rows) | curves
+    if trust is not None and contrast is not None:
+        report |= {"trust": trust.mean(1).tolist(), "contrast": asdict(contrast)}
     if previous is not None:
         report["churn"] = churn(previous, model, x)
     step("measured")
@@ -197,6 +204,21 @@ def _unseen_parts(
     generator = torch.Generator().manual_seed(plan.seed + 1)
     levels = learn_levels(latent[rest], target[rest], recipe, generator, step, before)
     return levels.parts(levels.encode(latent[out], recipe.again)), target[out]
+
+
+def _inherit(model: SemanticId, previous: SemanticId, levels: Levels, axes: Tensor) -> None:
+    """Fills the model half-way from the previous tables to new ones, in each dimension as loud.
+
+    Trust cannot be measured anew: the previous codebooks have seen the rows that would be left out.
+    """
+    for i, (book, value) in enumerate(zip(levels.books, levels.values, strict=True)):
+        before = previous.values(i) @ axes
+        new, old = value - value.mean(0), before - before.mean(0)
+        spread = new.square().sum(0)
+        louder = (new * old).sum(0) / spread.clamp(min=1e-6 * float(spread.max()))
+        model.keys(i).copy_(on_grid(book.keys))
+        model.bias(i).copy_(book.bias)
+        model.values(i).copy_(((new * louder + old) / 2 + before.mean(0)) @ axes.T)
 
 
 def _fill(model: SemanticId, levels: Levels, trust: Tensor, axes: Tensor) -> None:
