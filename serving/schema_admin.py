@@ -50,11 +50,13 @@ class EvidenceRequest(Shape):
 
 
 class EvidenceResult(Shape):
-    """`log_odds`: log p(yes) - log p(no) by question, uncalibrated; `vector`: float16, base64."""
+    """`log_odds`: log p(yes) - log p(no) by question, uncalibrated; `vector`: float16, base64;
+    `words`: checksums of the ad's words (CRC-32)."""
 
     ad_id: AdId | None
     log_odds: dict[str, float]
     label_mass: float
+    words: list[int]
     vector: str | None
     cosine: float | None
 

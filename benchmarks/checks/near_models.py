@@ -54,9 +54,15 @@ class NearModel:
 
 @dataclass(frozen=True, slots=True)
 class NearModels:
-    """bundle: of the language model. Subjects that came with a request are all that is known."""
+    """bundle: of the language model. Subjects that came with a request are all that is known.
+
+    towers, images, picture: the encoder behind `space`, what decodes for it, its image tower.
+    """
 
     bundle: Bundle
+    towers: ServedEncoder
+    images: ImagePool
+    picture: NearModel
     space: Space
     eyes: Eyes
 
@@ -75,7 +81,8 @@ def open_near() -> NearModels:
     sight = Sight(bundle, Policy.of(bundle).checks.encoder, repository, handles[IMAGE])
     encoder = ServedEncoder(repository, images, handles)
     space = Space(encoder, repository, subjects, images, PATIENT)
-    return NearModels(bundle, space, Eyes(subjects, sight, images))
+    eyes = Eyes(subjects, sight, images)
+    return NearModels(bundle, encoder, images, handles[IMAGE], space, eyes)
 
 
 __all__ = ["IMAGE", "NAMESPACE", "TEXT", "NearModel", "NearModels", "open_near"]

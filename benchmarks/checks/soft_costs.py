@@ -1,6 +1,6 @@
 """What soft tokens and captions cost: one random model, the same ads, taking turns.
 
-In: how many tokens a caption has. Out: throughput beside the tokens that are to be computed.
+In: how many tokens a caption has in the mean. Out: throughput beside the tokens to be computed.
 """
 
 import itertools
@@ -25,7 +25,7 @@ WORD_IDS = (300, 490)  # of the random model's tokenizer
 
 
 def costs(
-    folder: Path, size: random_llm.Size, plan: tuple[float, int], caption_tokens: int
+    folder: Path, size: random_llm.Size, plan: tuple[float, int], caption_tokens: float
 ) -> dict[str, Any]:
     """Measure. plan: scale and seed."""
     scale, seed = plan
@@ -45,6 +45,7 @@ def costs(
     kept = stats.Interval(gain.value / lengths, gain.low / lengths, gain.high / lengths)
     report.say(f"throughput {gain.value:.2f} at {lengths:.2f} of the computed tokens")
     return {
+        "caption_tokens": round(caption_tokens, 3),
         "computed_tokens": computed,
         "length_ratio": round(lengths, 4),
         "image_length_ratio": round(caption_tokens / random_llm.SOFT_TOKENS, 3),
@@ -54,9 +55,9 @@ def costs(
 
 
 class _Block:
-    """Blocks of requests of one kind; caption: tokens of it, None: soft tokens."""
+    """Blocks of requests of one kind; caption: its tokens in the mean, None: soft tokens."""
 
-    def __init__(self, desk: Desk, hidden: int, requests: int, caption: int | None) -> None:
+    def __init__(self, desk: Desk, hidden: int, requests: int, caption: float | None) -> None:
         self._desk = desk
         self._hidden = hidden
         self._requests = requests
@@ -90,7 +91,8 @@ class _Block:
         prompt = self._desk.policy.checks.prompts.relevance
         laid = self._desk.renderer.render(prompt, Words(*words(number), "red shoes", True))
         if self._caption is not None:
-            said = draw.integers(*WORD_IDS, self._caption).tolist()
+            more = draw.random() < self._caption % 1
+            said = draw.integers(*WORD_IDS, int(self._caption) + more).tolist()
             return Ask(in_place(laid, random_llm.SOFT_TOKENS, said))
         rows = draw.normal(0, 0.02, (random_llm.SOFT_TOKENS, self._hidden)).astype(np.float32)
         return Ask(laid.ids, rows, laid.soft_at)

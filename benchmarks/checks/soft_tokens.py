@@ -1,9 +1,11 @@
 """Soft tokens of an image against a caption in words, in the same place of the same prompts.
 
 Accuracy on the reference model, on drawn ads whose words say nothing: with soft tokens, with the
-caption that the model itself writes from them, and with the true one. Costs on a random model that
-is made for the run, where both take turns (ABBA): requests per CPU-second of the engine, beside how
-many tokens each computes. What both share (the policy) is cached, every ad is new.
+caption that the model itself writes from them, with the true one, and with true ones that are cut
+until they are right as often as soft tokens are (`matching`). Costs on a random model that is made
+for the run, where soft tokens and captions of that length take turns (ABBA): requests per
+CPU-second of the engine, beside how many tokens each computes. What both share (the policy) is
+cached, every ad is new.
 """
 
 from pathlib import Path
@@ -24,6 +26,7 @@ from serving.llm.asks import Ask, Read
 
 from .. import random_llm, report, stats
 from ..errors import InvalidRunError
+from .matching import matched
 from .near_models import open_near
 from .opened import Desk, opened, together, values
 from .soft_costs import costs, in_place
@@ -47,22 +50,42 @@ def run(folder: Path, size: random_llm.Size, scale: float, seed: int) -> dict[st
         soft = [
             desk.runner.run(near.eyes.soft(inline(Ad(0, "", "", picture)))) for picture in pictures
         ]
-        own = _captions(desk, examples, soft)
-        true = [example.caption or "" for example in examples]
+        own = _ids(desk, _captions(desk, examples, soft))
+        true = _ids(desk, [example.caption or "" for example in examples])
         right = {
             "soft tokens": _right(desk, examples, asked, soft, None),
             "own caption": _right(desk, examples, asked, soft, own),
-            "true caption": _right(desk, examples, asked, soft, true),
         }
-        lengths = [len(desk.renderer.content(f" {text}", CAPTION_TOKENS)[0]) for text in own]
-    rows = [{"image_as": name, "accuracy": round(float(r.mean()), 4)} for name, r in right.items()]
+        cut = [
+            _right(desk, examples, asked, soft, [ids[:most] for ids in true])
+            for most in range(1 + max(map(len, true)))
+        ]
+    images = np.array([number for number, _ in asked])
+    lengths = np.array([len(ids) for ids in true])
+    equal = matched(right["soft tokens"], cut, images, lengths, seed)
+    right |= {"true caption": cut[-1], "true caption, cut": equal.right}
+    tokens = {
+        "soft tokens": float(desk.policy.checks.soft_tokens),
+        "own caption": float(np.mean([len(ids) for ids in own])),
+        "true caption": float(lengths.mean()),
+        "true caption, cut": float(equal.tokens.mean()),
+    }
+    rows = [
+        {"image_as": name, "accuracy": round(float(r.mean()), 4), "tokens": round(tokens[name], 3)}
+        for name, r in right.items()
+    ]
     report.table(f"Checks: {len(asked)} on images alone, reference model", rows)
-    tokens = round(float(np.mean(lengths)))
-    result: dict[str, Any] = {"checks": len(asked), "accuracy": rows, "caption_tokens": tokens}
-    for name in ("own caption", "true caption"):
+    result: dict[str, Any] = {"checks": len(asked), "accuracy": rows, "chosen": equal.chosen}
+    result["accuracy_by_tokens"] = [round(float(one.mean()), 4) for one in cut]
+    for name in ("own caption", "true caption", "true caption, cut"):
         found = _difference(right["soft tokens"], right[name], seed)
-        result[f"soft_above_{name.replace(' ', '_')}"] = found.shown() | {"equal_within": EQUAL}
-    return result | costs(folder, size, (scale, seed), tokens)
+        said = name.replace(",", "").replace(" ", "_")
+        result[f"soft_above_{said}"] = found.shown() | {"equal_within": EQUAL}
+    return result | costs(folder, size, (scale, seed), tokens["true caption, cut"])
+
+
+def _ids(desk: Desk, captions: list[str]) -> list[list[int]]:
+    return [list(desk.renderer.content(f" {text}", CAPTION_TOKENS)[0]) for text in captions]
 
 
 def _captions(desk: Desk, examples: list[Example], soft: list[Any]) -> list[str]:
@@ -87,7 +110,7 @@ def _right(
     examples: list[Example],
     asked: list[tuple[int, Check]],
     soft: list[Any],
-    captions: list[str] | None,
+    captions: list[list[int]] | None,
 ) -> NDArray[np.bool_]:
     """Which checks (n,) are answered rightly; captions: None: with soft tokens."""
     checks = desk.policy.checks
@@ -100,8 +123,7 @@ def _right(
         laid = desk.renderer.render(prompt, _words(examples[number], query))
         if captions is None:
             return Ask(laid.ids, soft[number], laid.soft_at)
-        said = desk.renderer.content(f" {captions[number]}", CAPTION_TOKENS)[0]
-        return Ask(in_place(laid, checks.soft_tokens, said))
+        return Ask(in_place(laid, checks.soft_tokens, captions[number]))
 
     reads: list[Read] = []
     for at in range(0, len(asked), BATCH):

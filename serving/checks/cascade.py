@@ -6,16 +6,14 @@ fails before the model (encoders away, store away) is no reason not to ask the m
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from serving.checks import router
-from serving.checks.duplicates import Creative, Creatives, new_words
+from serving.checks import copies, router
+from serving.checks.duplicates import Creative, Creatives
 from serving.checks.overrides import Overrides
 from serving.checks.policy import Policy
-from serving.checks.policy_file import Prototype
-from serving.checks.router import logit
 from serving.checks.subjects import Subject
 from serving.checks.understander import SOON, Understander
 from serving.checks.vectors import Space
@@ -24,7 +22,6 @@ from serving.errors import ServingError
 
 _Kind = TypeVar("_Kind", Relevance, Risk)
 NOTED = 4096  # unclear verdicts of the router that are remembered
-EVEN = 0.5  # where a label of relevance changes
 
 logger = logging.getLogger("tessera.checks")
 
@@ -102,19 +99,18 @@ class Cascade:
             moved = None
             if rule is not None and asked is not None:
                 moved = rule.calibration.scale * abs(float(asked @ (ad.vector - other.vector)))
-            clear = self._clear({"": verdict.score}, {"": (EVEN,)})
-            if clear and self._same(ad, other, moved):
+            duplicates = self._policy.file.duplicates
+            if duplicates and copies.relevance_holds(duplicates, ad, other, verdict, moved):
                 return replace(verdict, by="duplicate")
         return None
 
     async def _risk(self, subject: Subject) -> Risk | None:
         ad, revision = await self._place(subject)
-        limits, probes = self._policy.checks.thresholds, router.prototypes(self._policy, revision)
+        probes = router.prototypes(self._policy, revision)
         for other, verdict in await self._near(ad, revision, self._before.risk, ""):
             if verdict.verdict == "block":  # somebody looks at it, whatever else is true
                 return replace(verdict, verdict="review", by="duplicate")
-            bounds = {n: (limits[n].review, limits[n].block) for n in self._policy.categories}
-            if self._clear(verdict.categories, bounds) and self._copy(ad, other, verdict, probes):
+            if copies.risk_holds(self._policy, ad, other, verdict, probes):
                 return replace(verdict, by="duplicate")
         if not probes or not router.knows(self._policy, ad.words):
             return None
@@ -151,40 +147,6 @@ class Cascade:
         )
         pairs = zip(near, verdicts, strict=True)
         return [(one, said) for one, said in pairs if said is not None and said.by != "duplicate"]
-
-    def _copy(
-        self, ad: Creative, other: Creative, said: Risk, probes: Mapping[str, Prototype]
-    ) -> bool:
-        """Whether nothing in a copy could change what was said of the other."""
-        rule, limits = self._policy.file.duplicates, self._policy.checks.thresholds
-        new = new_words(ad, other)
-        if rule is None or len(probes) < len(self._policy.categories):
-            return not new
-        if not router.knows(self._policy, new):
-            return False
-        before, now = router.place(self._policy, other), router.place(self._policy, ad)
-        clean = {name: said.categories.get(name, 0.0) < limits[name].review for name in probes}
-        most = rule.margin if new else rule.moves
-        return all(
-            router.stays(probe, clean[name], before, now, most) for name, probe in probes.items()
-        )
-
-    def _same(self, ad: Creative, other: Creative, moved: float | None) -> bool:
-        """Without a probe that would see a difference, no new word may have changed the meaning."""
-        rule = self._policy.file.duplicates
-        if moved is not None and rule is not None:
-            return moved <= rule.margin
-        return not new_words(ad, other)
-
-    def _clear(self, said: Mapping[str, float], bounds: Mapping[str, tuple[float, ...]]) -> bool:
-        """Whether every probability is so far from its bounds that a copy's falls alike."""
-        rule = self._policy.file.duplicates
-        margin = rule.margin if rule is not None else 0.0
-        return all(
-            abs(logit(said.get(name, 0.0)) - logit(bound)) >= margin
-            for name, several in bounds.items()
-            for bound in several
-        )
 
 
 def _not_shortly(error: ServingError) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from export.checks import Affine, Calibration
+from serving.checks.duplicates import words_of
 from serving.checks.policy import Policy
 from serving.checks.router import logit
 from serving.checks.subjects import Subject
@@ -22,10 +23,14 @@ RELEVANCE = "relevance"
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """log_odds: log p(yes) - log p(no), by category or of `relevance`. vector: (D,) float32."""
+    """log_odds: log p(yes) - log p(no), by category or of `relevance`. vector: (D,) float32.
+
+    words: checksums of the ad's words, as near copies are compared by.
+    """
 
     log_odds: dict[str, float]
     label_mass: float
+    words: frozenset[int]
     vector: Vector | None
     cosine: float | None
     encoder: str | None
@@ -67,9 +72,10 @@ async def _one(
     else:
         found = await model.relevance(query, subject, LATER)
         odds, mass = {RELEVANCE: logit(found.score)}, found.label_mass
+    words = words_of(subject)
     if space is None:
-        return Evidence(odds, mass, None, None, None)
+        return Evidence(odds, mass, words, None, None, None)
     vector, encoder = await space.ad(subject)
     asked = None if query is None else (await space.query(query))[0]
     cosine = None if asked is None else float(asked @ vector)
-    return Evidence(odds, mass, vector, cosine, encoder)
+    return Evidence(odds, mass, words, vector, cosine, encoder)

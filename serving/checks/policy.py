@@ -13,7 +13,8 @@ from export import Bundle
 from export.checks import CHECKS_FILE, Affine, Calibration, Checks, Threshold, parse
 from export.errors import ExportError
 from feature_store.record import CATEGORIES, Flag
-from serving.checks.policy_file import CategoryPart, PolicyFile
+from serving.checks.bends import Bent, log_odds
+from serving.checks.policy_file import CategoryPart, ModelCalibration, PolicyFile
 from serving.errors import ConfigurationError
 from serving.llm.asks import Read
 
@@ -111,12 +112,12 @@ def _said(checks: Checks, file: PolicyFile) -> Checks:
     calibration, thresholds = dict(checks.calibration.risk), dict(checks.thresholds)
     for name, part in parts.items():
         if part.calibration is not None:
-            calibration[name] = Affine(part.calibration.scale, part.calibration.bias)
+            calibration[name] = _curve(part.calibration)
         if part.thresholds is not None:
             thresholds[name] = Threshold(part.thresholds.review, part.thresholds.block)
     relevance = checks.calibration.relevance
     if (own := file.relevance.calibration) is not None:
-        relevance = Affine(own.scale, own.bias)
+        relevance = _curve(own)
     return replace(
         checks,
         prompts=replace(prompts, risk={name: prompts.risk[name] for name in parts}),
@@ -126,10 +127,14 @@ def _said(checks: Checks, file: PolicyFile) -> Checks:
     )
 
 
+def _curve(found: ModelCalibration) -> Affine:
+    return Bent(found.scale, found.bias, found.bends)
+
+
 def probability(read: Read, affine: Affine) -> float:
-    """Calibrated P(yes): affine in logit space. `read` holds (yes, no)."""
+    """Calibrated P(yes). `read` holds (yes, no)."""
     yes, no = read.logprobs
-    logit = affine.scale * (yes - no) + affine.bias
+    logit = log_odds(affine, yes - no)
     # The form that cannot overflow.
     p = 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
     return round(p, 6)

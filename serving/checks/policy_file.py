@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from serving.checks import policy_yaml
+from serving.checks import bends, policy_yaml
 from serving.checks.policy_network import Network
 
 VERSION_DIGITS = 12
@@ -33,6 +33,18 @@ class Calibration(_Part):
 
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     bias: Finite = 0.0
+
+
+class ModelCalibration(Calibration):
+    """The same for the model's own log-odds; bends: (x, what is added there), see `bends`."""
+
+    bends: tuple[tuple[Finite, Finite], ...] = Field(default=(), max_length=64)
+
+    @model_validator(mode="after")
+    def _rises(self) -> "ModelCalibration":
+        if not bends.rises(self.scale, self.bends):
+            raise ValueError("expected bends whose x ascend and under which the curve never falls")
+        return self
 
 
 class Thresholds(_Part):
@@ -101,14 +113,14 @@ class Prototype(Band):
 class RelevancePart(_Part):
     """How relevance is judged; what is left out is the bundle's."""
 
-    calibration: Calibration | None = None
+    calibration: ModelCalibration | None = None
     router: CosineRouter | None = None
 
 
 class CategoryPart(_Part):
     """How one category of risk is judged; what is left out is the bundle's."""
 
-    calibration: Calibration | None = None
+    calibration: ModelCalibration | None = None
     thresholds: Thresholds | None = None
     router: Prototype | None = None
 
@@ -132,14 +144,15 @@ class Example(_Part):
 class Duplicates(_Part):
     """When a near copy inherits a verdict.
 
-    cosine: of the two contents' vectors, at least. margin: how far in log-odds the verdict that is
-    inherited must be from any of its thresholds, and how far at most a prototype may have moved
-    towards a category where a copy has words that the other lacks. moves: where it has none.
+    cosine: of the two contents' vectors, at least. margin: how far in log-odds the verdict must be
+    from any threshold that would make another of it. moves: how far at most a prototype may have
+    moved towards a category; words: the same where a copy has words that the other lacks.
     """
 
     cosine: Annotated[float, Field(gt=0, le=1)] = 0.93
     margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     moves: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    words: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
 class PolicyFile(_Part):

@@ -84,6 +84,7 @@ def _row(row: forms.Row, said: evidence.Evidence | ServingError) -> dict[str, An
         "ad_id": ad_id,
         "log_odds": said.log_odds,
         "label_mass": said.label_mass,
+        "words": sorted(said.words),
         "vector": vector,
         "cosine": said.cosine,
     }

@@ -87,15 +87,3 @@ def prototypes(policy: Policy, encoder: str) -> Mapping[str, Prototype]:
 def score(prototype: Prototype, ad: Vector) -> float:
     """Probability of one category."""
     return round(sigmoid(float(prototype.vector @ ad) + prototype.bias), 6)
-
-
-def stays(prototype: Prototype, clean: bool, before: Vector, now: Vector, most: float) -> bool:
-    """Whether what was said of `before` in one category holds for its copy `now`, both a `place`.
-
-    clean: it was said not to be there. What was said stays where the probe moves by `most` log-odds
-    or less, and what is clean also where it moves away or is clear without it.
-    """
-    step = float(prototype.vector @ (now - before))
-    if clean:
-        return step <= most or score(prototype, now) <= prototype.below
-    return abs(step) <= most

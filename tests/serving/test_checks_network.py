@@ -1,6 +1,7 @@
 """A router taught by the model's verdicts: what it learns, and what it leaves to the model."""
 
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from serving.checks.onboarding import distilling, job
+from serving.checks.onboarding import distilling, job, network_fit
 from serving.checks.onboarding.distilling import Limits, Verdicts
 from serving.checks.onboarding.examples import Example
 from serving.checks.onboarding.service import Evidence, Gathered
@@ -43,6 +44,14 @@ def probabilities(texts: list[str]) -> Any:
     return np.where(risky, 0.995, 0.002)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fewer() -> Iterator[None]:
+    """Two networks side by side are as good as three here, and sooner there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network_fit, "NETWORKS", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def taught() -> PolicyFile:
     texts = drawn(1_200)
@@ -59,6 +68,8 @@ def test_the_same_verdicts_teach_the_same_and_a_file_holds_it(taught: PolicyFile
     file = PolicyFile(id="default", version=1)
     one, other = (distilling.distil(file, CATEGORIES, seen, LIMITS, "e") for _ in range(2))
     assert one == other
+    assert one.network is not None
+    assert one.network.width == 2 * network_fit.HIDDEN
     assert parse(dump(taught), "default.yaml") == taught
 
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
@@ -14,11 +13,11 @@ from feature_store.record import CATEGORIES
 from serving.__main__ import main
 from serving.checks.onboarding import examples, fitting, job, learning, scoring
 from serving.checks.onboarding.fitting import Line
-from serving.checks.onboarding.service import Service
 from serving.checks.policy_file import Thresholds, parse
 from serving.errors import ConfigurationError, MainJobError
 from tests.serving.cascade_support import WordTowers, vector_of, write_policy
 from tests.serving.checks_support import Parts, open_parts
+from tests.serving.onboarding_support import service
 
 WORDS = ("wool", "silk", "hat", "lamp", "chair", "green", "warm", "new", "small", "sale", "light")
 
@@ -39,26 +38,6 @@ async def parts(
     monkeypatch.setenv("TESSERA_POLICIES", str(folder))
     async with open_parts(models, WordTowers(models)) as opened:
         yield opened
-
-
-class Bridge(httpx.BaseTransport):
-    """Lets a client of another thread talk to the app of this loop."""
-
-    def __init__(self, app: httpx.AsyncClient) -> None:
-        self._app = app
-        self._loop = asyncio.get_running_loop()
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        path = request.url.path.removeprefix("/v1/checks")
-        call = self._app.request(
-            request.method, path, content=request.read(), headers=dict(request.headers)
-        )
-        found = asyncio.run_coroutine_threadsafe(call, self._loop).result(60)
-        return httpx.Response(found.status_code, content=found.content, headers=found.headers)
-
-
-def service(parts: Parts) -> Service:
-    return Service(httpx.Client(transport=Bridge(parts.http), base_url="http://checks"))
 
 
 def titles(count: int) -> list[tuple[str, bool]]:
@@ -187,7 +166,7 @@ def test_the_command_says_what_is_missing(
     assert "does not answer" in capsys.readouterr().err
     file.write_text('{"title": "x", "labels": {"gambling": true}}\n' * 7)
     assert main([*ask, "--policies", str(tmp_path)]) == 2
-    assert "8-1,024" in capsys.readouterr().err
+    assert "8-8,192" in capsys.readouterr().err
 
 
 def test_average_precision_is_the_area_under_the_steps() -> None:

@@ -43,6 +43,18 @@ class Rows:
         return self.llm + self.reused
 
 
+def joined(several: Sequence[Rows]) -> Rows:
+    """The rows of several streams, whose clusters are not each other's."""
+    first = np.cumsum([0, *(int(one.cluster.max()) + 1 for one in several)])
+    return Rows(
+        np.concatenate([one.cluster + at for one, at in zip(several, first, strict=False)]),
+        *(
+            np.concatenate([getattr(one, field) for one in several])
+            for field in ("truth", "full", "got", "differs", "llm", "reused")
+        ),
+    )
+
+
 def above(policy: Policy, risks: Sequence[Risk]) -> Numbers:
     """Log-odds (n, C) above each category's threshold for review."""
     limits = [logit(policy.checks.thresholds[name].review) for name in policy.categories]

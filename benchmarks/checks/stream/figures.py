@@ -1,9 +1,11 @@
 """The stream's figures from what passed through it.
 
-In: creatives, the model's verdicts and the cascade's. Out: shares with intervals, bars, verdicts.
+In: of each stream its creatives, the model's verdicts and the cascade's. Out: shares, intervals,
+bars, verdicts.
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,25 +21,19 @@ from .passing import Passed
 LLM_BAR, RECALL_BAR, DISAGREEMENT_BAR = 0.01, 0.99, 0.005
 
 
-def figures(
-    policy: Policy, made: list[Made], full: list[Risk], passed: Passed, seed: int
-) -> dict[str, Any]:
-    """All of them, by check; `differ` and what says so by creative."""
-    there = sorted(passed.verdicts)
-    got = [passed.verdicts[n] for n in there]
-    read = [full[n] for n in there]
-    counted = [passed.sources[n] for n in there]
-    rows = audit.Rows(
-        np.array([made[n].cluster for n in there]),
-        truth_of([made[n] for n in there], policy.categories),
-        audit.above(policy, read),
-        audit.above(policy, got),
-        np.array([audit.differs(policy, a, b) for a, b in zip(got, read, strict=True)]),
-        np.array([one["llm"] for one in counted], float),
-        np.array([sum(one.values()) - one["llm"] for one in counted], float),
-    )
+# One stream: its creatives, the model's verdicts, what the cascade made of them; by number.
+Stream = tuple[Mapping[int, Made], Mapping[int, Risk], Passed]
+
+
+def figures(policy: Policy, streams: Sequence[Stream], seed: int) -> dict[str, Any]:
+    """All of them, by check and over all streams; `differ` and what says so by creative."""
+    several = [_rows(policy, stream) for stream in streams]
+    rows = audit.joined(several)
+    got = [passed.verdicts[n] for _, _, passed in streams for n in sorted(passed.verdicts)]
+    read = [full[n] for _, full, passed in streams for n in sorted(passed.verdicts)]
+    counted = [passed.sources[n] for _, _, passed in streams for n in sorted(passed.verdicts)]
     total = sum(counted, Counter())
-    checks, each = float(rows.weight.sum()), np.ones(len(there))
+    checks, each = float(rows.weight.sum()), np.ones(len(got))
     llm = audit.share(rows, rows.llm, rows.weight, seed)
     differing = audit.share(rows, rows.reused * rows.differs, rows.reused, seed)
     flags = np.array([a.verdict == "allow" for a in got]) != np.array(
@@ -59,10 +55,11 @@ def figures(
     kept = audit.recall_kept(rows, rows.weight, seed)
     result = {
         "checks": int(checks),
-        "creatives_seen": len(there),
+        "streams": [_one(one) for one in several],
+        "creatives_seen": len(got),
         "clusters_seen": len(set(rows.cluster.tolist())),
         "floor_without_router": round(len(set(rows.cluster.tolist())) / checks, 5),
-        "cache_alone": round(len(there) / checks, 5),
+        "cache_alone": round(len(got) / checks, 5),
         "sources": dict(total),
         "made_by": by,
         "model": _pair(audit.scores(rows, rows.full, rows.weight)),
@@ -78,6 +75,30 @@ def figures(
     shown = ("floor_without_router", "llm_share", "recall_kept", "disagreement")
     report.say(", ".join(f"{name}: {result[name]}" for name in shown))
     return result
+
+
+def _rows(policy: Policy, stream: Stream) -> audit.Rows:
+    made, full, passed = stream
+    there = sorted(passed.verdicts)
+    got, read = [passed.verdicts[n] for n in there], [full[n] for n in there]
+    counted = [passed.sources[n] for n in there]
+    return audit.Rows(
+        np.array([made[n].cluster for n in there]),
+        truth_of([made[n] for n in there], policy.categories),
+        audit.above(policy, read),
+        audit.above(policy, got),
+        np.array([audit.differs(policy, a, b) for a, b in zip(got, read, strict=True)]),
+        np.array([one["llm"] for one in counted], float),
+        np.array([sum(one.values()) - one["llm"] for one in counted], float),
+    )
+
+
+def _one(rows: audit.Rows) -> dict[str, float]:
+    """The shares of one stream, without intervals."""
+    return {
+        "llm_share": round(float(rows.llm.sum() / rows.weight.sum()), 5),
+        "disagreement": round(float((rows.reused * rows.differs).sum() / rows.reused.sum()), 5),
+    }
 
 
 def _pair(found: tuple[float, float]) -> dict[str, float]:

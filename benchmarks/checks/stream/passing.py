@@ -5,7 +5,7 @@ from.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from feature_store.progress import bar
 from serving.checks.judge import Judge
 from serving.checks.subjects import Subject
 from serving.checks.understander import SOON, Understander
+from serving.checks.vectors import Space, Vector
 from serving.checks.verdicts import Risk
 from serving.deadline import Deadline
 from serving.errors import ServingError
@@ -34,20 +35,38 @@ class Passed:
     sources: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
 
-async def read_all(model: Understander, subjects: Sequence[Subject], title: str) -> list[Risk]:
-    """The model's verdict of each, in order."""
+class Placed:
+    """A `Space` that has placed some ads before: their pictures are not looked at again."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._placed: dict[bytes, Vector] = {}
+        self._revision = ""
+
+    def keep(self, subjects: Iterable[Subject], vectors: Iterable[Vector]) -> None:
+        """Vectors (D,) of subjects."""
+        self._placed |= {s.content: v for s, v in zip(subjects, vectors, strict=True)}
+
+    async def ad(self, subject: Subject) -> tuple[Vector, str]:
+        """As `Space.ad`."""
+        vector = self._placed.get(subject.content)
+        if vector is None or not self._revision:
+            vector, self._revision = await self._space.ad(subject)
+        return vector, self._revision
+
+
+async def read_all(model: Understander, subjects: Sequence[Subject]) -> list[Risk]:
+    """The engine's verdict of each, in order."""
     found: dict[int, Risk] = {}
-    with bar(title) as progress:
 
-        async def one(number: int) -> None:
-            found[number] = await model.risk(subjects[number], SOON)
-            progress(len(found), len(subjects))
+    async def one(number: int) -> None:
+        found[number] = await model.risk(subjects[number], SOON)
 
-        await together(one, range(len(subjects)), CLIENTS)
+    await together(one, range(len(subjects)), CLIENTS)
     return [found[number] for number in range(len(subjects))]
 
 
-async def through(judge: Judge, subjects: Sequence[Subject], order: NDArray[np.int_]) -> Passed:
+async def through(judge: Judge, subjects: Mapping[int, Subject], order: NDArray[np.int_]) -> Passed:
     """Check subjects in this order. Raises InvalidRunError when one is not judged."""
     passed = Passed()
     done = 0

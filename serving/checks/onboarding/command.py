@@ -23,22 +23,35 @@ def add_arguments(checks: argparse.ArgumentParser, parser: type[argparse.Argumen
         description="Fits calibration, thresholds and router of a policy to 8-64 labelled ads "
         "(more are better) and to what people have decided; the language model is not touched.",
     )
-    onboard.add_argument("policy", help="its id: the file is <id>.yaml, made if there is none")
+    _common(onboard)
     onboard.add_argument("--examples", type=Path, required=True, help="JSON lines (docs/checks.md)")
-    onboard.add_argument("--url", default=URL, help=f"the running service ({URL})")
-    onboard.add_argument("--key-file", type=Path, help="a file with an API key of scope admin")
-    onboard.add_argument("--policies", type=Path, help="folder of the policies (TESSERA_POLICIES)")
     onboard.add_argument(
         "--without-decisions", action="store_true", help="leave out what people have decided"
     )
+    teach = commands.add_parser(
+        "teach",
+        help="teach a policy's router what the language model says",
+        description="Asks the language model about thousands of ads and teaches a small network to "
+        "say the same: what it is sure of is then decided without the model. No labels are needed; "
+        "figures are of ads that it has not learned from.",
+    )
+    _common(teach)
+    teach.add_argument("--ads", type=Path, required=True, help="JSON lines (docs/checks.md)")
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("policy", help="its id: the file is <id>.yaml, made if there is none")
+    command.add_argument("--url", default=URL, help=f"the running service ({URL})")
+    command.add_argument("--key-file", type=Path, help="a file with an API key of scope admin")
+    command.add_argument("--policies", type=Path, help="folder of the policies (TESSERA_POLICIES)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Onboard. Raises ConfigurationError, MainJobError."""
+    """Onboard or teach. Raises ConfigurationError, MainJobError."""
     import httpx
     import orjson
 
-    from serving.checks.onboarding import examples, job
+    from serving.checks.onboarding import examples, job, teach
     from serving.checks.onboarding.service import TIMEOUT_S, Service
     from serving.checks.policy_file import NAME
 
@@ -52,16 +65,22 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigurationError(f"--policies {folder}: expected a folder that can be written to")
-    found = examples.read(arguments.examples)
+    teaching = arguments.checks == "teach"
+    found = [] if teaching else examples.read(arguments.examples)
     with httpx.Client(
         base_url=arguments.url, headers=_key(arguments.key_file), timeout=TIMEOUT_S, trust_env=False
     ) as client:
         service = Service(client)
-        if not arguments.without_decisions:
-            found += examples.decided(service.decisions())
-        file, reports = job.onboard(service, arguments.policy, found, folder)
-    print("\n".join(job.lines(file, reports)))
-    print(orjson.dumps(job.summary(file, reports)).decode())
+        if teaching:
+            taught = teach.teach(service, arguments.policy, arguments.ads, folder)
+            said, summary = teach.lines(*taught), teach.summary(*taught)
+        else:
+            if not arguments.without_decisions:
+                found += examples.decided(service.decisions())
+            onboarded = job.onboard(service, arguments.policy, found, folder)
+            said, summary = job.lines(*onboarded), job.summary(*onboarded)
+    print("\n".join(said))
+    print(orjson.dumps(summary).decode())
     return 0
 
 

@@ -1,33 +1,31 @@
 """A router taught by the model's own verdicts: a small network that says what the model would.
 
 In: many ads (thousands) with vectors, words and the model's calibrated probabilities. Out: a policy
-with a network and a prototype for each category. Verdicts cost no labels: what the model has read
-is enough. A sixth of the ads is held out to say where the router is sure.
+with a network and a prototype for each category, and what it is worth. Verdicts cost no labels:
+what the model has read is enough. An eighth of the ads is held out to say where the router is sure,
+another eighth to say how often it errs there.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.checks.onboarding.fitting import Array, sigmoid
+from serving.checks.onboarding import network_fit, scoring
+from serving.checks.onboarding.fitting import Array, Labels, sigmoid
 from serving.checks.policy_file import CategoryPart, PolicyFile, Prototype
 from serving.checks.policy_network import PRESENT, Network
 from serving.checks.router import logit
 
 Matrix = NDArray[np.float32]
 
-HIDDEN = 64
 SEEN = 5  # times that a word must have been there to be known
-HELD_OUT = 6  # one in so many
-EPOCHS, BATCH = 60, 128
-RATE, DECAY, DROPPED = 2e-3, 1e-2, 0.1
-CLIP = 8.0  # log-odds; what is surer than that is sure enough
-# Of as many as the model flags in the held-out ads, how many may lie beyond each threshold, and how
-# far beyond what is seen there a threshold lies (log-odds).
-MISSED, SAFETY = 0.02, 0.5
+PARTS, EDGES, AUDITED = 8, 7, 6  # of so many parts, the one for thresholds and the one for figures
+# Of as many as the model flags in the held-out ads, how many may lie below the lower threshold, and
+# how many that it does not block above the upper one.
+MISSED, OVERDONE = 0.02, 0.005
 LEAST_FLAGGED = 4  # in the held-out ads, below which a category is not routed
 
 
@@ -39,6 +37,11 @@ class Verdicts:
     words: Sequence[frozenset[int]]
     probabilities: Array
 
+    def part(self, rows: NDArray[np.intp]) -> "Verdicts":
+        """Those of some rows."""
+        words = [self.words[row] for row in rows.tolist()]
+        return Verdicts(self.vectors[rows], words, self.probabilities[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -47,26 +50,51 @@ class Limits:
     review: Array
     block: Array
 
+    def verdicts(self, p: Array) -> NDArray[np.intp]:
+        """(n,): 0 allow, 1 review, 2 block, of probabilities (n, C)."""
+        at_least: Labels = np.stack([(p >= self.review).any(1), (p >= self.block).any(1)])
+        found: NDArray[np.intp] = at_least.sum(0)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """On ads that nothing was fitted to. flagged: by the model, by category; au_prc: of the router
+    against that. decided: ads that it decides; differ: of these, those that the model decides
+    otherwise; wrongly_let, wrongly_kept: allowed though flagged, and the reverse."""
+
+    ads: int
+    flagged: dict[str, int]
+    au_prc: dict[str, float | None]
+    decided: int
+    differ: int
+    wrongly_let: int
+    wrongly_kept: int
+
 
 def distil(
-    file: PolicyFile, categories: Sequence[str], seen: Verdicts, limits: Limits, encoder: str
+    file: PolicyFile,
+    categories: Sequence[str],
+    seen: Verdicts,
+    limits: Limits,
+    encoder: str,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> PolicyFile:
     """`file` with a router that decides as the model would; the same verdicts give the same."""
-    counted = Counter(word for words in seen.words for word in words)
+    part = np.arange(len(seen.words)) % PARTS
+    learned = seen.part(np.flatnonzero((part != EDGES) & (part != AUDITED)))
+    counted = Counter(word for words in learned.words for word in words)
     words = np.array(sorted(w for w, times in counted.items() if times >= SEEN), np.uint32)
-    inputs = _inputs(seen, words)
-    odds = _odds(seen.probabilities)
-    held = np.arange(len(inputs)) % HELD_OUT == HELD_OUT - 1
-    first, bias, heads, offsets = _fit(inputs[~held], odds[~held] - _odds(limits.review))
-    network = Network.of(words, first, bias)
-    hidden = np.stack(
-        [network(v, w) for v, w, h in zip(seen.vectors, seen.words, held, strict=True) if h]
-    )
+    above = _odds(learned.probabilities) - _odds(limits.review)
+    found = network_fit.fit(_inputs(learned, words), above, advance)
+    network = Network.of(words, found.first, found.bias)
+    held = seen.part(np.flatnonzero(part == EDGES))
+    hidden = _hidden(network, held)
     parts = dict(file.risk or {})
     for at, name in enumerate(categories):
-        weights = heads[:, at].astype(np.float16).astype(np.float32)
-        offset = float(offsets[at]) + float(_odds(limits.review[at]))
-        said, truth = hidden @ weights + offset, seen.probabilities[held, at]
+        weights = found.heads[:, at].astype(np.float16).astype(np.float32)
+        offset = float(found.offsets[at]) + float(_odds(limits.review[at]))
+        said, truth = hidden @ weights + offset, held.probabilities[:, at]
         edges = _edges(said, truth >= limits.review[at], truth >= limits.block[at])
         router = None
         if edges is not None:
@@ -83,12 +111,50 @@ def distil(
     return PolicyFile.model_validate(file.model_copy(update=changed).model_dump())
 
 
+def worth(file: PolicyFile, seen: Verdicts, limits: Limits) -> Worth | None:
+    """What the router of `distil` is worth on the ads that it left; None: a category has none.
+
+    The categories are those of the file, in its order.
+    """
+    audited = seen.part(np.flatnonzero(np.arange(len(seen.words)) % PARTS == AUDITED))
+    parts = file.risk or {}
+    routers = [part.router for part in parts.values() if part.router is not None]
+    if file.network is None or len(routers) < len(parts):
+        return None
+    weights = np.stack([router.vector for router in routers], 1)
+    said = _hidden(file.network, audited) @ weights + np.array([router.bias for router in routers])
+    p = sigmoid(said.astype(float))
+    below, above = (np.array([getattr(r, name) for r in routers]) for name in ("below", "above"))
+    blocked = (p >= np.maximum(above, limits.block)).any(1)
+    known = np.array([file.network.knows(words) for words in audited.words], bool)
+    decided = known & (blocked | ~((p > below) & (p < above)).any(1))
+    router, model = limits.verdicts(p), limits.verdicts(audited.probabilities)
+    flagged: Labels = audited.probabilities >= limits.review
+    return Worth(
+        ads=len(p),
+        flagged={name: int(flagged[:, at].sum()) for at, name in enumerate(parts)},
+        au_prc={
+            name: scoring.average_precision(p[:, at], flagged[:, at])
+            for at, name in enumerate(parts)
+        },
+        decided=int(decided.sum()),
+        differ=int((decided & (router != model)).sum()),
+        wrongly_let=int((decided & (router == 0) & (model > 0)).sum()),
+        wrongly_kept=int((decided & (router > 0) & (model == 0)).sum()),
+    )
+
+
 def _inputs(seen: Verdicts, words: NDArray[np.uint32]) -> Matrix:
     place = {int(word): row for row, word in enumerate(words)}
     there = np.zeros((len(seen.words), len(words)), np.float32)
     for row, several in enumerate(seen.words):
         there[row, [place[word] for word in several if word in place]] = PRESENT
     return np.hstack([seen.vectors, there])
+
+
+def _hidden(network: Network, seen: Verdicts) -> Matrix:
+    rows = [network(v, w) for v, w in zip(seen.vectors, seen.words, strict=True)]
+    return np.stack(rows) if rows else np.zeros((0, network.width), np.float32)
 
 
 def _odds(p: Array) -> Array:
@@ -100,53 +166,7 @@ def _edges(said: Matrix, flagged: NDArray[np.bool_], blocked: NDArray[np.bool_])
     """Log-odds below which nothing is flagged and above which all is blocked; None: too few."""
     if flagged.sum() < LEAST_FLAGGED or blocked.all():
         return None
-    missed = int(MISSED * flagged.sum())
+    missed, overdone = int(MISSED * flagged.sum()), int(OVERDONE * flagged.sum())
     yes, no = np.sort(said[flagged]), np.sort(said[~blocked])
-    found = float(yes[missed]) - SAFETY, float(no[-1 - min(missed, len(no) - 1)]) + SAFETY
+    found = float(yes[missed]), float(no[-1 - min(overdone, len(no) - 1)])
     return np.array([min(found), max(found)])
-
-
-def _fit(inputs: Matrix, odds: Array) -> tuple[Matrix, Matrix, Matrix, Matrix]:
-    """Weights (N, H), bias (H,), heads (H, C), their bias (C,); cross entropy to soft targets.
-
-    AdamW (arXiv:1711.05101) with a rate that rises and falls once (arXiv:1708.07120).
-    """
-    draw = np.random.default_rng(0)
-    spread = float(inputs.std(0).mean())
-    x, targets = inputs / spread, sigmoid(np.clip(odds, -CLIP, CLIP)).astype(np.float32)
-    sizes = ((x.shape[1], HIDDEN), (HIDDEN,), (HIDDEN, targets.shape[1]), (targets.shape[1],))
-    values = [
-        (draw.uniform(-1, 1, size) / np.sqrt(sizes[at - at % 2][0])).astype(np.float32)
-        for at, size in enumerate(sizes)
-    ]
-    means = [np.zeros_like(value) for value in values]
-    squares = [np.zeros_like(value) for value in values]
-    steps, step = EPOCHS * -(-len(x) // BATCH), 0
-    for _ in range(EPOCHS):
-        order = draw.permutation(len(x))
-        for start in range(0, len(x), BATCH):
-            rows = order[start : start + BATCH]
-            step += 1
-            rate = RATE * min(step / (0.3 * steps), 1.0, (steps - step + 1) / (0.7 * steps))
-            gradients = _gradients(values, x[rows], targets[rows], draw)
-            for value, mean, square, gradient in zip(
-                values, means, squares, gradients, strict=True
-            ):
-                mean += 0.1 * (gradient - mean)
-                square += 0.001 * (gradient * gradient - square)
-                ahead, spread_ = mean / (1 - 0.9**step), square / (1 - 0.999**step)
-                value -= rate * (ahead / (np.sqrt(spread_) + 1e-8) + DECAY * value)
-    values[0] /= spread
-    return values[0], values[1], values[2], values[3]
-
-
-def _gradients(
-    values: Sequence[Matrix], x: Matrix, targets: Matrix, draw: np.random.Generator
-) -> tuple[Matrix, Matrix, Matrix, Matrix]:
-    kept = (draw.random((len(x), HIDDEN)) >= DROPPED).astype(np.float32) / np.float32(1 - DROPPED)
-    before = x @ values[0] + values[1]
-    hidden = np.maximum(before, 0) * kept
-    off = (sigmoid((hidden @ values[2] + values[3]).astype(float)) - targets).astype(np.float32)
-    off /= np.float32(off.size)
-    back = (off @ values[2].T) * kept * (before > 0)
-    return x.T @ back, back.sum(0), hidden.T @ off, off.sum(0)

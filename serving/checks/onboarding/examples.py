@@ -1,15 +1,15 @@
-"""Labelled ads: lines of a file, and what people have decided before.
+"""Ads and labelled ads: lines of a file, and what people have decided before.
 
 In: JSON lines of an ad (`title`, `text`, `image`, or `ad_id`) with `labels` ({category: bool}) or
-a `query` and `relevant`. Out: `Example`s, each as the service is asked about it; ConfigurationError
-names the line.
+a `query` and `relevant`; where a router is taught, without either. Out: `Example`s, each as the
+service is asked about it; ConfigurationError names the line.
 """
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from feature_store.record import CATEGORIES
 from serving.errors import ConfigurationError
 
-LEAST, MOST = 8, 1_024
+LEAST, MOST = 8, 8_192
+_Line = TypeVar("_Line", bound="AdLine")
 
 
-class Line(BaseModel):
-    """One line of the file; `image` is a path beside it."""
+class AdLine(BaseModel):
+    """An ad; `image` is a path beside the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,6 +30,28 @@ class Line(BaseModel):
     title: str | None = None
     text: str | None = None
     image: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "AdLine":
+        sent = (self.title, self.text, self.image)
+        if (self.ad_id is None) == (sent == (None, None, None)):
+            raise ValueError("expected either an ad_id, or a title, a text or an image")
+        return self
+
+    def ad(self, where: str, folder: Path) -> Mapping[str, Any]:
+        """The ad as `/v1/checks` takes it. Raises ConfigurationError."""
+        if self.ad_id is not None:
+            return {"ad_id": self.ad_id}
+        return {
+            "title": self.title,
+            "text": self.text,
+            "image": _image(self.image, where, folder),
+        }
+
+
+class Line(AdLine):
+    """One with its labels."""
+
     labels: dict[str, bool] = Field(default_factory=dict)
     query: str | None = None
     relevant: bool | None = None
@@ -36,9 +59,6 @@ class Line(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "Line":
-        sent = (self.title, self.text, self.image)
-        if (self.ad_id is None) == (sent == (None, None, None)):
-            raise ValueError("expected either an ad_id, or a title, a text or an image")
         if (self.query is None) != (self.relevant is None):
             raise ValueError("query and relevant go together")
         if not self.labels and self.relevant is None:
@@ -60,42 +80,51 @@ class Example:
 
 def read(file: Path) -> list[Example]:
     """The examples of a file, LEAST to MOST. Raises ConfigurationError."""
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise ConfigurationError(f"--examples {file}: {error.strerror}") from error
-    found = [
-        parse(line, f"{file.name}:{number}", file.parent)
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
-    if not LEAST <= len(found) <= MOST:
-        raise ConfigurationError(
-            f"--examples {file}: expected {LEAST}-{MOST:,} labelled ads, found {len(found)}"
-        )
+    found = [parse(line, where, file.parent) for where, line in lines(file)]
+    check_count(file, len(found), LEAST, MOST)
     return found
 
 
-def decided(lines: Iterable[Mapping[str, Any]]) -> list[Example]:
+def decided(rows: Iterable[Mapping[str, Any]]) -> list[Example]:
     """What the service says that people have decided."""
-    said = [line for line in lines if line.get("labels") or "relevant" in line]
+    said = [line for line in rows if line.get("labels") or "relevant" in line]
     return [parse(orjson.dumps(line), "overrides", Path()) for line in said]
 
 
 def parse(line: bytes, where: str, folder: Path) -> Example:
     """One line; its image is read from `folder`. Raises ConfigurationError."""
+    one = _read(Line, line, where)
+    return Example(one.ad(where, folder), one.labels, one.query, bool(one.relevant))
+
+
+def lines(file: Path) -> list[tuple[str, bytes]]:
+    """The lines of a file that are not blank, each with its name. Raises ConfigurationError."""
     try:
-        one = Line.model_validate(orjson.loads(line))
+        found = file.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from error
+    return [(f"{file.name}:{n}", line) for n, line in enumerate(found, 1) if line.strip()]
+
+
+def check_count(file: Path, found: int, least: int, most: int) -> None:
+    """Raises ConfigurationError."""
+    if not least <= found <= most:
+        raise ConfigurationError(f"{file}: expected {least:,}-{most:,} ads, found {found:,}")
+
+
+def unlabelled(line: bytes, where: str, folder: Path) -> Example:
+    """A line of an ad alone. Raises ConfigurationError."""
+    return Example(_read(AdLine, line, where).ad(where, folder), {}, None, False)
+
+
+def _read(kind: type[_Line], line: bytes, where: str) -> _Line:
+    try:
+        return kind.model_validate(orjson.loads(line))
     except orjson.JSONDecodeError as error:
         raise ConfigurationError(f"{where}: not JSON: {error}") from error
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}" for e in error.errors()[:5])
         raise ConfigurationError(f"{where}: {said.strip()}") from error
-    if one.ad_id is not None:
-        ad: dict[str, Any] = {"ad_id": one.ad_id}
-    else:
-        ad = {"title": one.title, "text": one.text, "image": _image(one.image, where, folder)}
-    return Example(ad, one.labels, one.query, bool(one.relevant))
 
 
 def questions(examples: Sequence[Example]) -> list[str]:

@@ -63,7 +63,7 @@ def calibrate(x: Array, labels: Labels, prior: Line) -> Line:
     rows = np.stack([x, np.ones_like(x)], 1)
     centre = np.array([prior.scale, prior.bias])
     precision = np.array([1 / (0.5 * prior.scale) ** 2, 1 / 2.0**2])
-    scale, bias = _newton(rows, targets, centre, precision)
+    scale, bias = newton(rows, targets, centre, precision)
     return Line(float(np.clip(scale, LEAST_SCALE, MOST_SCALE)), float(bias))
 
 
@@ -72,7 +72,7 @@ def probe(rows: Array, labels: Labels, penalty: float) -> Plane:
     places = np.column_stack([rows, np.ones(len(rows))])
     precision = np.full(places.shape[1], penalty)
     precision[-1] = 1e-6
-    found = _newton(places, labels.astype(float), np.zeros(places.shape[1]), precision)
+    found = newton(places, labels.astype(float), np.zeros(places.shape[1]), precision)
     return Plane(found[:-1], float(found[-1]))
 
 
@@ -131,17 +131,23 @@ def log_loss(odds: Array, labels: Labels) -> float:
     return float(np.logaddexp(0, np.where(labels, -odds, odds)).mean())
 
 
-def _newton(rows: Array, targets: Array, centre: Array, precision: Array) -> Array:
-    """The most probable weights under a normal prior, by damped Newton steps."""
+def newton(
+    rows: Array, targets: Array, centre: Array, precision: Array, offset: Array | float = 0.0
+) -> Array:
+    """The most probable weights under a normal prior, by damped Newton steps.
+
+    Log-odds are rows (n, D) @ weights + offset (n,); targets (n,) in 0..1; the prior has its
+    `centre` (D,) and `precision` (D,).
+    """
 
     def loss(weights: Array) -> float:
-        odds = rows @ weights
+        odds = rows @ weights + offset
         fit = np.logaddexp(0, odds) - targets * odds
         return float(fit.sum() + 0.5 * (precision * (weights - centre) ** 2).sum())
 
     weights, before = centre.copy(), loss(centre)
     for _ in range(STEPS):
-        p = sigmoid(rows @ weights)
+        p = sigmoid(rows @ weights + offset)
         gradient = rows.T @ (p - targets) + precision * (weights - centre)
         curvature = (rows.T * (p * (1 - p))) @ rows + np.diag(precision)
         step, size = np.linalg.solve(curvature, gradient), 1.0

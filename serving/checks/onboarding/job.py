@@ -4,8 +4,6 @@ In: a policy's name, examples and a running service, which judges them as they a
 policy's file, replaced in one step, and held-out figures. The model is asked and never changed.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from serving.checks.evidence import RELEVANCE
 from serving.checks.onboarding import learning
 from serving.checks.onboarding.examples import Example, questions
+from serving.checks.onboarding.files import standing
 from serving.checks.onboarding.fitting import Line
 from serving.checks.onboarding.learning import Report
 from serving.checks.onboarding.service import Evidence, Gathered, Service
@@ -24,10 +23,8 @@ from serving.checks.policy_file import (
     PolicyFile,
     RelevancePart,
     Thresholds,
-    dump,
-    parse,
 )
-from serving.errors import ConfigurationError, MainJobError
+from serving.errors import MainJobError
 from serving.up.progress import step
 
 
@@ -35,15 +32,8 @@ def onboard(
     service: Service, name: str, examples: Sequence[Example], folder: Path
 ) -> tuple[PolicyFile, list[Report]]:
     """Fit and write a policy. Raises MainJobError, ConfigurationError."""
-    path = folder / f"{name}.yaml"
-    before = parse(path.read_bytes(), path.name) if path.is_file() else None
-    held = service.policies()
-    if before is not None and name not in held:
-        raise MainJobError(
-            f"{path} is there, but the service has no policy {name!r}: does it read another folder "
-            "(TESSERA_POLICIES), or can it not use the file (GET /v1/checks/policies)?"
-        )
-    asked = name if name in held else None
+    there = standing(service, name, folder)
+    asked, now = there.asked, there.now
     risk = [example for example in examples if example.labels]
     relevance = [example for example in examples if example.query is not None]
     with step(f"asking about {name}", len(risk) + len(relevance)) as advance:
@@ -51,32 +41,14 @@ def onboard(
         of_relevance = service.gather(relevance, lambda one: one.query, asked, advance)
     if problems := of_risk.problems + of_relevance.problems:
         raise MainJobError(f"{len(problems)} examples could not be judged: {problems[0]}")
-    now = held[asked or "default"]
-    file = before or PolicyFile(id=name, version=1, risk=_parts(questions(risk)))
+    file = there.file or PolicyFile(id=name, version=1, risk=_parts(questions(risk)))
     reports: list[Report] = []
     with step(f"fitting {name}"):
         if risk:
             file = _with_risk(file, now, risk, of_risk, reports)
         if relevance:
             file = _with_relevance(file, now, relevance, of_relevance, reports)
-    if before is not None:
-        file = file.model_copy(update={"version": before.version + 1})
-    write(path, file)
-    return file, reports
-
-
-def write(path: Path, file: PolicyFile) -> None:
-    """Replace a policy's file in one step. Raises ConfigurationError."""
-    try:
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as out:
-            out.write(dump(file))
-            out.flush()
-            os.fsync(out.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+    return there.write(file), reports
 
 
 def _parts(names: Sequence[str]) -> dict[str, CategoryPart] | None:
@@ -154,17 +126,18 @@ def lines(file: PolicyFile, reports: Sequence[Report]) -> list[str]:
         router = "router: too few labels of either kind, or no vectors"
         if one.router_ece is not None:
             router = (
-                f"router AU-PRC {_shown(one.router_au_prc)} ECE {one.router_ece:.3f}, "
+                f"router AU-PRC {shown(one.router_au_prc)} ECE {one.router_ece:.3f}, "
                 f"decides {one.decided:.0%} ({one.wrong} wrong)"
             )
         said.append(
             f"  {one.question}: {one.labels} labels, {one.positive} yes; model AU-PRC "
-            f"{_shown(one.model_au_prc)} ECE {one.model_ece:.3f}; {router}"
+            f"{shown(one.model_au_prc)} ECE {one.model_ece:.3f}; {router}"
         )
     return said
 
 
-def _shown(value: float | None) -> str:
+def shown(value: float | None) -> str:
+    """A figure, or that there is none."""
     return "-" if value is None else f"{value:.3f}"
 
 

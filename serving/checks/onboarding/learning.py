@@ -8,9 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.checks.onboarding import fitting, scoring
+from serving.checks.onboarding import bending, fitting, scoring
 from serving.checks.onboarding.fitting import Array, Labels, Line, sigmoid
-from serving.checks.policy_file import Calibration, CosineRouter, Prototype, Thresholds
+from serving.checks.policy_file import (
+    Calibration,
+    CosineRouter,
+    ModelCalibration,
+    Prototype,
+    Thresholds,
+)
 
 FEW = 4  # labels of either kind, below which the router learns nothing
 SAFETY = 1.0  # log-odds between what was seen on the wrong side and the router's thresholds
@@ -40,16 +46,16 @@ class Report:
 
 
 def written(found: Line) -> Calibration:
-    """A calibration as it stands in a file."""
+    """A line as it stands in a file."""
     return Calibration(scale=round(found.scale, 5), bias=round(found.bias, 5))
 
 
 def calibration(
     question: str, odds: Array, labels: Labels, prior: Line
-) -> tuple[Calibration, Array, Report]:
+) -> tuple[ModelCalibration, Array, Report]:
     """The model's calibration, its held-out probabilities, and the report so far."""
-    fit = fitting.calibrate(odds, labels, prior)
-    held = sigmoid(fitting.held_out(odds, labels, lambda x, y: fitting.calibrate(x, y, prior)))
+    fit = bending.calibrate(odds, labels, prior)
+    held = sigmoid(fitting.held_out(odds, labels, lambda x, y: bending.calibrate(x, y, prior)))
     report = Report(
         question,
         len(labels),
@@ -57,7 +63,8 @@ def calibration(
         scoring.average_precision(held, labels),
         scoring.calibration_error(held, labels),
     )
-    return written(fit), held, report
+    line = written(fit.line).model_dump()
+    return ModelCalibration(**line, bends=fit.bends), held, report
 
 
 def thresholds(held: Array, labels: Labels, before: Thresholds) -> Thresholds:

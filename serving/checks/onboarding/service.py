@@ -25,11 +25,15 @@ TIMEOUT_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Of one example. log_odds: by question. vector: (D,) float32; cosine: to its query."""
+    """Of one example. log_odds: by question. vector: (D,) float32; cosine: to its query.
+
+    words: checksums of the ad's words.
+    """
 
     log_odds: Mapping[str, float]
     vector: NDArray[np.float32] | None
     cosine: float | None
+    words: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -95,6 +99,7 @@ class Service:
                 row["log_odds"],
                 None if vector is None else vector.astype(np.float32),
                 row["cosine"],
+                frozenset(row["words"]),
             )
 
     def _ask(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
