@@ -16,8 +16,8 @@ MEAN_GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 8, 1 / 4, 4
 # Waits under LEAST_S say little; a stall of the machine must not refuse everybody for long.
 LEAST_S, MOST = 0.01, 4.0
 KEPT = 64  # costs a row that are remembered; the one measured longest ago goes first
-# A rate at least this share of the best one is as good: what is left is measuring error. No larger
-# size is taken while the one in use has the second share: it breaks what was promised to who waits.
+# A rate at least this share of the best one is as good: what is left is measuring error. The size
+# in use is kept down to the second share: larger batches break what was promised to who waits.
 AS_GOOD, GOOD_ENOUGH = 0.97, 0.94
 
 
@@ -33,9 +33,6 @@ class ServiceTimes:
         # Sizes in use, by bound and cost a row; those that no measurement has come after.
         self._in_use: dict[tuple[int, int], int] = {}
         self._known: set[tuple[int, int]] = set()
-        self._warm, self._unit = dict(seconds or {}), unit
-        self._slowdown = 1.0  # of batches while serving, over the warm-up's
-        self._served: set[int] = set()  # sizes of the warm-up that were measured since
         if seconds:
             self._means[unit] = dict(seconds)
 
@@ -43,26 +40,12 @@ class ServiceTimes:
         """Take in one batch of `rows` that cost `unit` each."""
         means = self._means.setdefault(unit, {})
         rows = next((size for size in self._sizes if size >= rows), rows)
-        if unit == self._unit and rows in self._warm:
-            self._compare(rows, seconds, means)
         mean = means.get(rows, seconds)
         means[rows] = mean + SMOOTHING * (seconds - mean)
         self._means.move_to_end(unit)
         if len(self._means) > KEPT:
             self._means.popitem(last=False)
         self._known.clear()
-
-    def _compare(self, rows: int, seconds: float, means: dict[int, float]) -> None:
-        """Take sizes that did not serve yet for as much slower as those that did.
-
-        The warm-up ran alone. Beside times with all that serving brings, its own look better than
-        they are, and large sizes, which seldom serve, would be chosen for that.
-        """
-        self._served.add(rows)
-        self._slowdown += SMOOTHING * (seconds / self._warm[rows] - self._slowdown)
-        for size, warm in self._warm.items():
-            if size not in self._served:
-                means[size] = warm * self._slowdown
 
     def predict(self, rows: int, limit: int, unit: int = 1) -> float:
         """Seconds to serve `rows` in batches of at most `limit`; 0 while nothing is known."""
@@ -95,10 +78,9 @@ class ServiceTimes:
             return limit  # above what was ever measured, the bound itself is as good a guess
         rates = {rows: rows / max(s, 1e-9) for rows, s in means.items() if rows <= limit}
         best = max(rates.values(), default=0.0)
-        chosen = min((n for n, rate in rates.items() if rate >= AS_GOOD * best), default=limit)
-        if in_use is not None and in_use < chosen and rates.get(in_use, 0.0) >= GOOD_ENOUGH * best:
+        if in_use in rates and rates[in_use] >= GOOD_ENOUGH * best:
             return in_use
-        return chosen
+        return min((rows for rows, rate in rates.items() if rate >= AS_GOOD * best), default=limit)
 
     def _nearest(self, unit: int) -> int:
         """The known cost a row that is nearest to `unit`."""

@@ -21,9 +21,6 @@ def test_batches_are_as_large_as_is_worth_it() -> None:
     assert ServiceTimes().efficient(32) == 32
     for _ in range(50):
         times.learn(16, 9.0)
-    assert times.efficient(32) == 16  # the others are taken to be as much slower
-    for _ in range(50):
-        times.learn(8, 2.0)
     assert times.efficient(32) == 8
     for _ in range(50):
         times.learn(13, 3.0)  # padded to 16
@@ -32,7 +29,6 @@ def test_batches_are_as_large_as_is_worth_it() -> None:
 
 def test_the_size_in_use_is_kept_while_it_is_good_enough() -> None:
     times = ServiceTimes({8: 1.0, 16: 2.05})
-    times.learn(8, 1.0)
     assert times.efficient(16) == 8
     for _ in range(50):
         times.learn(16, 1.9)  # 5% faster
@@ -40,20 +36,6 @@ def test_the_size_in_use_is_kept_while_it_is_good_enough() -> None:
     for _ in range(50):
         times.learn(16, 1.8)
     assert times.efficient(16) == 16
-    for _ in range(50):
-        times.learn(16, 1.98)  # 1% faster: a smaller size takes its place at once
-    assert times.efficient(16) == 8
-
-
-def test_sizes_that_did_not_serve_are_as_slow_as_those_that_did() -> None:
-    times = ServiceTimes({1: 1.0, 4: 2.0, 8: 3.9}, unit=16)
-    for _ in range(100):
-        times.learn(4, 3.0, 16)
-    assert times.predict(8, 8, 16) == pytest.approx(5.85, rel=1e-3)
-    assert times.efficient(8, 16) == 4  # 8 would be the better one by its time alone
-    times.learn(8, 5.0, 16)
-    times.learn(4, 9.0, 16)
-    assert 5.0 < times.predict(8, 8, 16) < 5.85  # by its own measurements from now on
 
 
 def test_alike_rates_make_the_smaller_batch() -> None:
